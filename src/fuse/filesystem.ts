@@ -130,22 +130,63 @@ export interface FileSystem {
   readlink(request: Request, node: NodeId, into: Uint8Array): Answer;
   symlink(request: Request, parent: NodeId, name: ByteString, target: ByteString, out: EntryOut): Answer;
   /** `umask` is 0 unless the session negotiated FUSE_DONT_MASK. */
-  mknod(request: Request, parent: NodeId, name: ByteString, mode: number, rdev: number, umask: number, out: EntryOut): Answer;
+  mknod(
+    request: Request,
+    parent: NodeId,
+    name: ByteString,
+    mode: number,
+    rdev: number,
+    umask: number,
+    out: EntryOut,
+  ): Answer;
   mkdir(request: Request, parent: NodeId, name: ByteString, mode: number, umask: number, out: EntryOut): Answer;
   unlink(request: Request, parent: NodeId, name: ByteString): Answer;
   rmdir(request: Request, parent: NodeId, name: ByteString): Answer;
   /** RENAME and RENAME2; `flags`: 0, RENAME_NOREPLACE (1), RENAME_EXCHANGE (2). */
-  rename(request: Request, parent: NodeId, name: ByteString, newParent: NodeId, newName: ByteString, flags: number): Answer;
+  rename(
+    request: Request,
+    parent: NodeId,
+    name: ByteString,
+    newParent: NodeId,
+    newName: ByteString,
+    flags: number,
+  ): Answer;
   link(request: Request, node: NodeId, newParent: NodeId, newName: ByteString, out: EntryOut): Answer;
 
   /** `flags`: open(2) flags. */
   open(request: Request, node: NodeId, flags: number, out: OpenOut): Answer;
-  create(request: Request, parent: NodeId, name: ByteString, flags: number, mode: number, umask: number, entry: EntryOut, out: OpenOut): Answer;
-  tmpfile?(request: Request, parent: NodeId, flags: number, mode: number, umask: number, entry: EntryOut, out: OpenOut): Answer;
+  create(
+    request: Request,
+    parent: NodeId,
+    name: ByteString,
+    flags: number,
+    mode: number,
+    umask: number,
+    entry: EntryOut,
+    out: OpenOut,
+  ): Answer;
+  tmpfile?(
+    request: Request,
+    parent: NodeId,
+    flags: number,
+    mode: number,
+    umask: number,
+    entry: EntryOut,
+    out: OpenOut,
+  ): Answer;
   /** Answers how many bytes of `into` were filled. */
   read(request: Request, node: NodeId, handle: FileHandle, offset: number, into: Uint8Array, flags: number): Answer;
   /** `flags`: open(2) flags of the file; `cached`: from the kernel's writeback cache; `killSuidgid` as in SETATTR. */
-  write(request: Request, node: NodeId, handle: FileHandle, offset: number, data: Uint8Array, flags: number, cached: boolean, killSuidgid: boolean): Answer;
+  write(
+    request: Request,
+    node: NodeId,
+    handle: FileHandle,
+    offset: number,
+    data: Uint8Array,
+    flags: number,
+    cached: boolean,
+    killSuidgid: boolean,
+  ): Answer;
   flush(request: Request, node: NodeId, handle: FileHandle, lockOwner: bigint): Answer;
   /** Not interruptible; the result reaches nobody. `flockOwner` non-null: also drop this owner's flock(2) locks. */
   release(request: Request, node: NodeId, handle: FileHandle, flags: number, flockOwner: bigint | null): Answer;
@@ -154,7 +195,16 @@ export interface FileSystem {
   /** Answers the offset. */
   lseek(request: Request, node: NodeId, handle: FileHandle, offset: number, whence: number): Answer;
   /** Answers how many bytes were copied. */
-  copyFileRange(request: Request, node: NodeId, handle: FileHandle, offset: number, toNode: NodeId, toHandle: FileHandle, toOffset: number, length: number): Answer;
+  copyFileRange(
+    request: Request,
+    node: NodeId,
+    handle: FileHandle,
+    offset: number,
+    toNode: NodeId,
+    toHandle: FileHandle,
+    toOffset: number,
+    length: number,
+  ): Answer;
 
   opendir(request: Request, node: NodeId, flags: number, out: OpenOut): Answer;
   /** From `cookie` on (0n is the beginning). `plus`: READDIRPLUS, use `addPlus`. */
@@ -165,7 +215,14 @@ export interface FileSystem {
   /** Answers the length; with an empty `into` only that; ERANGE if it does not fit. */
   getxattr(request: Request, node: NodeId, name: ByteString, into: Uint8Array): Answer;
   listxattr(request: Request, node: NodeId, into: Uint8Array): Answer;
-  setxattr(request: Request, node: NodeId, name: ByteString, value: Uint8Array, flags: number, killSgid: boolean): Answer;
+  setxattr(
+    request: Request,
+    node: NodeId,
+    name: ByteString,
+    value: Uint8Array,
+    flags: number,
+    killSgid: boolean,
+  ): Answer;
   removexattr(request: Request, node: NodeId, name: ByteString): Answer;
 
   /** Only where the session does not leave locks to the kernel. SETLK with `wait` is SETLKW. */

@@ -117,7 +117,14 @@ export interface Replica {
   create(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Answer;
   mkdir(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Answer;
   /** A FIFO, socket, device or regular file; `mode` with its type bits, `rdev` as in `FileAttr`. */
-  mknod(directory: TreeObject, name: ByteString, mode: number, rdev: number, owner: Owner, attr: FileAttr | null): Answer;
+  mknod(
+    directory: TreeObject,
+    name: ByteString,
+    mode: number,
+    rdev: number,
+    owner: Owner,
+    attr: FileAttr | null,
+  ): Answer;
   symlink(directory: TreeObject, name: ByteString, target: ByteString, owner: Owner, attr: FileAttr | null): Answer;
   link(object: TreeObject, directory: TreeObject, name: ByteString, attr: FileAttr | null): Answer;
   unlink(directory: TreeObject, name: ByteString): Answer;

@@ -6,7 +6,7 @@ export type ByteString = string;
 
 /** From a path or name that a person or JSON gave, in UTF-8. */
 export function byteString(text: string): ByteString {
-  return Buffer.from(text, "utf8").latin1Slice();
+  return Buffer.from(text, "utf8").toString("latin1");
 }
 
 /** For messages and JSON. Bytes that are not UTF-8 appear as `\xNN`, so that two names never look alike. */

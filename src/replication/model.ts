@@ -1,0 +1,70 @@
+/** The words of replication, as types. */
+
+/** `InSync` takes every change and may be read; `OutOfSync` is left behind; `Syncing` takes changes to what is already
+ *  repaired, and is never read; `Unreachable` is OutOfSync and does not answer. */
+export type ReplicaState = "InSync" | "OutOfSync" | "Syncing" | "Unreachable";
+
+/** Why a replica left the in-sync set. */
+export type LeaveReason =
+  /** A call failed with a fault, or missed its deadline. */
+  | "Fault"
+  /** It answered differently from the others. */
+  | "Diverged"
+  /** No space, with `fullPolicy: DropReplica`. */
+  | "Full"
+  /** Its file system is not where it was. */
+  | "Vanished"
+  /** It could not take the membership record. */
+  | "RecordFailed"
+  /** It did not answer when the volume was mounted. */
+  | "NotAtMount"
+  /** An administrator disabled it. */
+  | "Disabled"
+  /** Added, and not filled yet. */
+  | "New"
+  /** Its resync failed. */
+  | "ResyncFailed";
+
+export type FullPolicy = "FailWrites" | "DropReplica";
+export type ReadPolicy = "RoundRobin" | "Nearest" | "LowestLatency";
+export type VolumeState = "Healthy" | "Degraded" | "Syncing" | "QuorumLost";
+
+/** Who is in sync, on record: compared by term, then by seq. */
+export interface MembershipRecord {
+  readonly term: number;
+  readonly seq: number;
+  /** Names of the in-sync replicas. */
+  readonly members: readonly string[];
+}
+
+export interface ResyncProgress {
+  readonly filesRemaining: number;
+  readonly bytesRemaining: number;
+  /** 0 to 100. */
+  readonly percent: number;
+}
+
+export interface ReplicaStatus {
+  readonly name: string;
+  readonly url: string;
+  readonly state: ReplicaState;
+  readonly reason: LeaveReason | null;
+  /** When it entered this state, RFC 3339. */
+  readonly since: string;
+  /** May be read now. */
+  readonly readable: boolean;
+  readonly progress: ResyncProgress | null;
+  readonly lastError: string | null;
+  readonly freeBytes: number | null;
+}
+
+/** What `chiron status --json` prints. */
+export interface VolumeStatus {
+  readonly volume: string;
+  readonly mountpoint: string;
+  readonly state: VolumeState;
+  readonly epoch: string;
+  readonly pid: number;
+  readonly minInSyncReplicas: number;
+  readonly replicas: readonly ReplicaStatus[];
+}

@@ -1,0 +1,139 @@
+/**
+ * What the holder and its volume process say to each other, as messages of Node's IPC channel, and what the CLI says to
+ * the holder, as JSON lines on its control socket (`Call` in, `Reply` and `Progress` out). The holder answers what it
+ * can by itself and passes the rest on.
+ */
+import type { FullPolicy, ReadPolicy, VolumeStatus } from "../replication/model.ts";
+
+/** How one replica is reached and used. */
+export interface ReplicaConfig {
+  readonly name: string;
+  /** A directory's absolute path, or `nfs://…`. */
+  readonly url: string;
+  /** Read only when all faster ones are out. */
+  readonly slow: boolean;
+  /** Where a directory's calls run: on the event loop, or on threads of its own; "auto" goes by file system type. */
+  readonly run: "auto" | "loop" | "threads";
+}
+
+export interface VolumeConfig {
+  /** The name that people gave; the volume's id is in the replicas' markers. */
+  readonly volume: string;
+  readonly mountpoint: string;
+  readonly replicas: readonly ReplicaConfig[];
+  readonly witness: string | null;
+  readonly minInSyncReplicas: number;
+  readonly readPolicy: ReadPolicy;
+  readonly fullPolicy: FullPolicy;
+  readonly writeCache: "None" | "WriteBack";
+  readonly capacityBytes: number | null;
+  /** The name of the replica whose contents are the truth when directories are adopted. */
+  readonly source: string | null;
+  readonly forceDegraded: boolean;
+  /** A call that takes longer is a fault. */
+  readonly deadlineMs: number;
+  readonly resyncBytesPerSecond: number | null;
+  readonly resyncMode: "Automatic" | "Manual";
+  /** Mount options that the volume process has to know (`ro`, `noatime`, …). */
+  readonly options: readonly string[];
+  /** Where state log, status page and lock are: a directory on tmpfs. */
+  readonly stateDirectory: string;
+  readonly metricsAddress: string | null;
+  readonly logLevel: "debug" | "info" | "warn" | "error";
+}
+
+/** Holder → volume process. */
+export type ToVolume =
+  | {
+      readonly type: "start";
+      readonly config: VolumeConfig;
+      /** An earlier process served this descriptor: restore its state log and ask the kernel to resend. */
+      readonly resumed: boolean;
+      /** Replicas on which the earlier process still has a call that has not ended: leave them alone, as faulted. */
+      readonly avoid: readonly string[];
+    }
+  | { readonly type: "call"; readonly id: number; readonly method: Method; readonly params: CallParams };
+
+/** Volume process → holder. */
+export type FromVolume =
+  /** Before anything is mounted (`resumed` false): replicas are checked, made alike, and ready. */
+  | { readonly type: "ready"; readonly volumeId: string }
+  | { readonly type: "failed"; readonly failure: Failure }
+  /** The FUSE session has ended: unmounted by somebody. Everything is settled and released. */
+  | { readonly type: "ended" }
+  | { readonly type: "event"; readonly event: VolumeEvent }
+  | { readonly type: "progress"; readonly id: number; readonly progress: unknown }
+  | { readonly type: "result"; readonly id: number; readonly value: unknown }
+  | { readonly type: "error"; readonly id: number; readonly failure: Failure };
+
+export type Method =
+  | "status"
+  /** Settle times, checkpoint, release the membership: the holder unmounts after this. */
+  | "quiesce"
+  | "replica.disable"
+  | "replica.enable"
+  | "replica.add"
+  | "replica.remove"
+  | "replica.replace"
+  | "resync"
+  | "verify";
+
+export interface CallParams {
+  readonly replica?: string;
+  readonly path?: string;
+  readonly full?: boolean;
+  readonly repair?: boolean;
+}
+
+/** `code` chooses the exit code (see `docs/cli.md`); `message` is one line that says what to do. */
+export interface Failure {
+  readonly code: FailureCode;
+  readonly message: string;
+}
+export type FailureCode =
+  | "usage"
+  | "not-root"
+  | "no-fuse"
+  | "mountpoint"
+  | "replica"
+  | "identity"
+  | "quorum"
+  | "adopt"
+  | "busy"
+  | "state"
+  | "not-mounted"
+  | "internal";
+
+/** What an administrator wires to mail (`--on-event`). */
+export interface VolumeEvent {
+  readonly time: string;
+  readonly volume: string;
+  readonly event:
+    | "mounted"
+    | "unmounted"
+    | "replica-lost"
+    | "replica-back"
+    | "resync-started"
+    | "resync-done"
+    | "resync-failed"
+    | "quorum-lost"
+    | "quorum-restored"
+    | "volume-process-restarted"
+    | "conflict";
+  readonly replica: string | null;
+  readonly message: string;
+}
+
+/** CLI → holder, one JSON object a line. The holder's own: `ping`, `unmount`, `handover`, `kill` (for tests). */
+export interface Call {
+  readonly id: number;
+  readonly method: Method | "ping" | "unmount" | "handover";
+  readonly params: CallParams;
+}
+/** Holder → CLI. */
+export type Reply =
+  | { readonly id: number; readonly progress: unknown }
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly failure: Failure };
+
+export type { VolumeStatus };
