@@ -1,0 +1,26 @@
+/** mount and umount2. */
+import type { ByteString } from "../util/byte-string.ts";
+import { cString, declare, otherCString, ownCString, sys } from "./libc.ts";
+
+const callMount = declare("int mount(void *source, void *target, void *type, unsigned long flags, void *data)");
+const callUmount2 = declare("int umount2(void *target, int flags)");
+const callUnshare = declare("int unshare(int flags)");
+
+export function mount(
+  source: ByteString,
+  target: ByteString,
+  type: ByteString,
+  flags: number,
+  data: ByteString,
+): number {
+  return sys(callMount(cString(source), otherCString(target), ownCString(type), flags, ownCString(data)));
+}
+
+export function umount2(target: ByteString, flags: number): number {
+  return sys(callUmount2(cString(target), flags));
+}
+
+/** CLONE_NEWNS and the like, for the calling thread. */
+export function unshare(flags: number): number {
+  return sys(callUnshare(flags));
+}
