@@ -53,6 +53,8 @@ export interface Intents {
   attributes(node: TreeNode): Eventual<number>;
   /** Bytes that may be on stable storage are overwritten in place: the intent is flushed before this answers. */
   data(node: TreeNode): Eventual<number>;
+  /** An object was just created in a directory whose entries are covered, and so is covered itself. */
+  created(directory: TreeNode, node: TreeNode): void;
   /** A directory moves, and with it all that was recorded below it. */
   rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number>;
 }

@@ -12,8 +12,8 @@ export class OpenFile {
   /** One for each replica of the volume, by its index; -1 where it is not open. */
   readonly handles: ReplicaHandle[];
   readonly writable: boolean[];
-  /** Written since its modification time was last made equal on all replicas. */
-  timesDirty = false;
+  /** Read-only descriptors that a writable one has replaced; a call may still be under way on them. */
+  retired: { readonly index: number; readonly handle: ReplicaHandle }[] = [];
   /** The replica that its data are read from, -1 until chosen: sticky, so that caches stay warm. */
   reader = -1;
 

@@ -1,0 +1,209 @@
+/**
+ * The heart of replication: sends a change to every in-sync replica at once, turns the outcomes into one answer, and
+ * reads from one replica, going on with the next when it fails. Invariants:
+ *
+ * - A change is answered only when every replica that is in sync holds it, and everyone who does not is off the record
+ *   (`membership.settled`).
+ * - The caller holds the object's lock around a change, and has recorded the intent.
+ * - Attributes come from the leader, the first in-sync replica.
+ */
+import type { Answer, Replica } from "../replica/replica.ts";
+import { EIO, ENODEV, ENOENT, EROFS } from "../util/errno.ts";
+import type { FileAttr } from "../util/file-attr.ts";
+import { type Eventual, type Op, wait } from "../util/op.ts";
+import type { Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
+import { tagIno } from "./inode-numbers.ts";
+import type { FullPolicy } from "./model.ts";
+import type { TreeNode } from "./tree.ts";
+import { decideChange, isFault, type Outcome } from "./verdict.ts";
+
+/** One replica's part in an operation. `attr` is given to the leader alone. */
+export type ReplicaCall = (replica: Replica, index: number, attr: FileAttr | null) => Answer;
+
+export interface FanOutDeps {
+  /** By index; null where a slot is empty. The owner changes it when replicas are added and removed. */
+  readonly replicas: readonly (Replica | null)[];
+  readonly membership: Membership;
+  readonly missed: MissedChanges;
+  readonly locks: ObjectLocks;
+}
+
+export interface Change {
+  readonly call: ReplicaCall;
+  /** Receives the leader's attributes. */
+  readonly attr?: FileAttr;
+  /** Reads `attr` again, where the leader that gave it has just been expelled. */
+  readonly reread?: ReplicaCall;
+  /** Does this syncing replica take the change as well? */
+  readonly follows: (replica: number) => boolean;
+}
+
+export class FanOut {
+  readonly #deps: FanOutDeps;
+  readonly #fullPolicy: FullPolicy;
+
+  constructor(deps: FanOutDeps, options: { readonly fullPolicy: FullPolicy }) {
+    this.#deps = deps;
+    this.#fullPolicy = options.fullPolicy;
+  }
+
+  slot(index: number): Replica | null {
+    return this.#deps.replicas[index] ?? null;
+  }
+
+  replica(index: number): Replica {
+    const replica = this.#deps.replicas[index];
+    if (replica === null || replica === undefined) throw new Error(`No replica has index ${index}`);
+    return replica;
+  }
+
+  /** Carries a change out on all in-sync replicas; answers what the application is told. */
+  *change(change: Change): Op<number> {
+    const { membership } = this.#deps;
+    if (membership.quorumLost) return -EROFS;
+    const members = membership.inSync;
+    const leader = members[0];
+    if (leader === undefined) return -EIO;
+    const answers = new Array<Answer>(members.length);
+    let later = false;
+    for (let i = 0; i < members.length; i++) {
+      const index = members[i] as number;
+      const answer = change.call(this.replica(index), index, index === leader ? (change.attr ?? null) : null);
+      answers[i] = answer;
+      if (typeof answer !== "number") later = true;
+    }
+    const followers = membership.syncing.length === 0 ? null : this.#follow(change);
+    if (later) for (let i = 0; i < members.length; i++) answers[i] = yield* wait(answers[i] as Answer);
+    if (followers !== null) yield followers;
+
+    const first = answers[0] as number;
+    let result = first;
+    if (first < 0 || !answers.every((answer) => answer === first)) {
+      result = this.#judge(members, answers as number[]);
+    }
+    if (membership.settled !== null && !(yield* this.#settle())) return -EIO;
+    if (result < 0 || change.attr === undefined) return result;
+    if (membership.inSync[0] !== leader && change.reread !== undefined && !membership.inSync.includes(leader)) {
+      const { attr, reread } = change;
+      const reading = yield* this.read((replica, index) => reread(replica, index, attr));
+      return reading < 0 ? reading : result;
+    }
+    change.attr.ino = tagIno(leader, change.attr.ino);
+    return result;
+  }
+
+  /** Decides what a mixed outcome means, and starts the expulsions. */
+  #judge(members: readonly number[], results: readonly number[]): number {
+    const { membership } = this.#deps;
+    const outcomes: Outcome[] = [];
+    for (const [i, replica] of members.entries()) {
+      // Whom another change has expelled in the meantime no longer counts.
+      if (membership.inSync.includes(replica)) outcomes.push({ replica, result: results[i] as number });
+    }
+    const verdict = decideChange(outcomes, {
+      inSync: membership.inSync,
+      minInSync: membership.minInSync,
+      fullPolicy: this.#fullPolicy,
+    });
+    for (const { replica, reason, errno } of verdict.expelled) membership.expel([replica], reason, errno);
+    return verdict.result;
+  }
+
+  *#settle(): Op<boolean> {
+    try {
+      while (this.#deps.membership.settled !== null) yield this.#deps.membership.settled;
+      return true;
+    } catch {
+      return false; // not on record: nothing may be acknowledged
+    }
+  }
+
+  /** The syncing replicas that are repaired here take the change too; a failure is the resync's matter alone. */
+  async #follow(change: Change): Promise<void> {
+    const { membership, missed } = this.#deps;
+    const calls: { readonly index: number; readonly answer: Answer }[] = [];
+    for (const index of membership.syncing) {
+      if (change.follows(index)) calls.push({ index, answer: change.call(this.replica(index), index, null) });
+    }
+    for (const { index, answer } of calls) {
+      const result = await answer;
+      if (result < 0) missed.failed(index, result);
+    }
+  }
+
+  /** Attributes and listings: the leader's answer; the next one's where it fails, and then the failed one is out. */
+  *read(call: (replica: Replica, index: number) => Answer): Op<number> {
+    const failed: { readonly replica: number; readonly errno: number }[] = [];
+    for (;;) {
+      const index = this.#deps.membership.inSync.find((i) => !failed.some((f) => f.replica === i));
+      if (index === undefined) return failed.length === 0 ? -EIO : this.#allFailed(failed);
+      const answer = call(this.replica(index), index);
+      const result = typeof answer === "number" ? answer : yield* wait(answer);
+      if (result >= 0 || !isFault(result)) {
+        if (failed.length > 0) this.#expelFailed(failed);
+        return result;
+      }
+      failed.push({ replica: index, errno: result });
+    }
+  }
+
+  /** A replica that cannot read what another one can is no longer the same. */
+  #expelFailed(failed: readonly { readonly replica: number; readonly errno: number }[]): void {
+    for (const { replica, errno } of failed) {
+      if (this.#deps.membership.inSync.includes(replica)) this.#deps.membership.expel([replica], "Fault", errno);
+    }
+  }
+
+  #allFailed(failed: readonly { readonly errno: number }[]): number {
+    return failed.every((f) => f.errno === -ENODEV) ? -ENODEV : -EIO;
+  }
+
+  /**
+   * Attributes of something that the tree knows, or a lookup. ENOENT from the leader is believed only if the others
+   * agree: where a replica was changed behind our back, what still exists is kept and whoever lacks it is out.
+   */
+  *readAttr(locked: TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
+    let leader = -1;
+    const result = yield* this.read((replica, index) => {
+      leader = index;
+      return call(replica, index, attr);
+    });
+    if (result >= 0) {
+      attr.ino = tagIno(leader, attr.ino);
+      return result;
+    }
+    if (result !== -ENOENT || this.#deps.membership.inSync.length < 2) return result;
+    return yield* this.#missing(locked, attr, call);
+  }
+
+  *#missing(locked: TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
+    // A cheap look without the lock first: nearly always everyone agrees that there is nothing.
+    let present = false;
+    for (const index of this.#deps.membership.inSync) {
+      const result = yield* wait(call(this.replica(index), index, attr));
+      if (result >= 0) present = true;
+    }
+    if (!present) return -ENOENT;
+    using _lock = yield* acquired(this.#deps.locks.acquire(locked));
+    const without: number[] = [];
+    let found = -1;
+    for (const index of this.#deps.membership.inSync) {
+      const result = yield* wait(call(this.replica(index), index, found < 0 ? attr : null));
+      if (result === -ENOENT) without.push(index);
+      else if (result >= 0 && found < 0) found = index;
+    }
+    if (found < 0) return -ENOENT;
+    attr.ino = tagIno(found, attr.ino);
+    if (without.length > 0) {
+      this.#deps.membership.expel(without, "Diverged", -ENOENT);
+      if (!(yield* this.#settle())) return -EIO;
+    }
+    return 0;
+  }
+}
+
+/** A lock for `using` inside an operation. */
+export function* acquired(lock: Eventual<{ release(): void }>): Op<Disposable> {
+  const held = yield* wait(lock);
+  return { [Symbol.dispose]: () => held.release() };
+}
