@@ -52,6 +52,9 @@ export type ToVolume =
       /** Replicas on which the earlier process still has a call that has not ended: leave them alone, as faulted. */
       readonly avoid: readonly string[];
     }
+  /** After "ready" of a first start: mount(2) has succeeded, so reading from the descriptor no longer fails (EPERM). Not
+   *  sent to a resumed process, which may read at once. */
+  | { readonly type: "mounted" }
   | { readonly type: "call"; readonly id: number; readonly method: Method; readonly params: CallParams };
 
 /** Volume process → holder. */
@@ -62,6 +65,8 @@ export type FromVolume =
   /** The FUSE session has ended: unmounted by somebody. Everything is settled and released. */
   | { readonly type: "ended" }
   | { readonly type: "event"; readonly event: VolumeEvent }
+  /** The list of replicas was changed by an administrator: what the next process is to be started with. */
+  | { readonly type: "reconfigured"; readonly replicas: readonly ReplicaConfig[] }
   | { readonly type: "progress"; readonly id: number; readonly progress: unknown }
   | { readonly type: "result"; readonly id: number; readonly value: unknown }
   | { readonly type: "error"; readonly id: number; readonly failure: Failure };
@@ -76,13 +81,50 @@ export type Method =
   | "replica.remove"
   | "replica.replace"
   | "resync"
-  | "verify";
+  | "verify"
+  /** The exposition text for Prometheus; the holder serves it over HTTP. */
+  | "metrics";
 
 export interface CallParams {
+  /** A replica's name. */
   readonly replica?: string;
+  /** `replica.add`, `replica.replace`: where its data are; as in `ReplicaConfig.url`. */
   readonly path?: string;
+  readonly slow?: boolean;
+  readonly run?: ReplicaConfig["run"];
   readonly full?: boolean;
   readonly repair?: boolean;
+  /** `unmount`: take the mount out of the tree now and end when the last file is closed. */
+  readonly lazy?: boolean;
+  /** `unmount`: give pending requests an error and unmount whoever uses it. */
+  readonly force?: boolean;
+}
+
+/** What `resync` and `verify` report while they run (the `progress` of a call). */
+export interface WorkProgress {
+  readonly replica: string | null;
+  readonly filesDone: number;
+  /** 0 where the whole is not known yet. */
+  readonly filesTotal: number;
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+/** The value of a `verify` call. */
+export interface VerifyReport {
+  readonly filesCompared: number;
+  readonly bytesCompared: number;
+  readonly repaired: number;
+  readonly differences: readonly VerifyDifference[];
+}
+/** One thing in which a replica differs from the leader. */
+export interface VerifyDifference {
+  /** From the volume's root, printable. */
+  readonly path: string;
+  readonly replica: string;
+  /** "missing", "extra", "type", "content", "size", "mode", "owner", "mtime", "xattrs", "links", "target", … */
+  readonly aspect: string;
+  readonly detail: string;
 }
 
 /** `code` chooses the exit code (see `docs/cli.md`); `message` is one line that says what to do. */
@@ -124,7 +166,7 @@ export interface VolumeEvent {
   readonly message: string;
 }
 
-/** CLI → holder, one JSON object a line. The holder's own: `ping`, `unmount`, `handover`, `kill` (for tests). */
+/** CLI → holder, one JSON object a line. The holder's own: `ping`, `unmount`, `handover`. */
 export interface Call {
   readonly id: number;
   readonly method: Method | "ping" | "unmount" | "handover";
