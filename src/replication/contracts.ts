@@ -4,7 +4,7 @@
  */
 import type { ByteString } from "../util/byte-string.ts";
 import type { Eventual } from "../util/op.ts";
-import type { LeaveReason, MembershipRecord } from "./model.ts";
+import type { AbsentReplica, LeaveReason, MembershipRecord } from "./model.ts";
 import type { TreeNode } from "./tree.ts";
 
 /** Keeps the membership on record. Standalone: on the voters; on Kubernetes: in the ReplicatedVolume's status. */
@@ -15,11 +15,16 @@ export interface Arbiter {
    */
   claim(): Promise<MembershipRecord>;
   /**
-   * Records that only `members` are in sync from now on, `newcomer` among them if it joins. Resolves with the record
+   * Records that only `members` are in sync from now on, `newcomer` among them if it joins, and what is known of those
+   * who are not. Resolves with the record
    * that is in force now: it may have fewer members than asked for, since whoever cannot take the record leaves as
    * well. Rejects with QuorumLostError when no such record can be in force, or another process has claimed the volume.
    */
-  record(members: readonly string[], newcomer: string | null): Promise<MembershipRecord>;
+  record(
+    members: readonly string[],
+    newcomer: string | null,
+    absent: readonly AbsentReplica[],
+  ): Promise<MembershipRecord>;
   /** The volume was unmounted in order: the members are alike. */
   release(): Promise<void>;
 }

@@ -35,6 +35,17 @@ export interface MembershipRecord {
   readonly seq: number;
   /** Names of the in-sync replicas. */
   readonly members: readonly string[];
+  /** What is known of those that are not. */
+  readonly absent: readonly AbsentReplica[];
+}
+
+export interface AbsentReplica {
+  readonly name: string;
+  readonly reason: LeaveReason;
+  /** When it left, RFC 3339. */
+  readonly since: string;
+  /** From where a resync can go on; only who wrote it knows what it means. null: compare everything. */
+  readonly resumePoint: string | null;
 }
 
 export interface ResyncProgress {
