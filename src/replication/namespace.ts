@@ -13,6 +13,7 @@ import { FileAttr, S_IFDIR, S_IFMT, S_ISGID } from "../util/file-attr.ts";
 import { type Op, start, wait } from "../util/op.ts";
 import type { Intents, Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
 import { acquired, type FanOut, type ReplicaCall } from "./fan-out.ts";
+import { tagIno } from "./inode-numbers.ts";
 import { OpenFile } from "./open-file.ts";
 import type { Orphans } from "./orphans.ts";
 import type { Times } from "./times.ts";
@@ -48,11 +49,15 @@ export class Namespace {
     );
   }
 
-  readdir(directory: TreeNode, into: DirectoryEntries): Op<number> {
-    return this.#deps.fanOut.read((replica) => {
+  *readdir(directory: TreeNode, into: DirectoryEntries): Op<number> {
+    let leader = 0;
+    const result = yield* this.#deps.fanOut.read((replica, index) => {
+      leader = index;
       into.names.length = into.types.length = into.inos.length = 0; // from the one that failed
       return replica.readdir(directory, into);
     });
+    if (leader !== 0) for (const [i, ino] of into.inos.entries()) into.inos[i] = tagIno(leader, ino);
+    return result;
   }
 
   /** Creates and opens a regular file. The open file has one user. */
@@ -191,8 +196,8 @@ export class Namespace {
     if (node?.open !== undefined && node.open !== null) {
       const moved = yield* this.#move(directory, name, orphans.directory, orphans.nameOf(node), 0, again);
       if (moved < 0) return moved;
-      tree.rename(directory, name, orphans.directory, orphans.nameOf(node));
       node.orphanLinks = 1;
+      tree.rename(directory, name, orphans.directory, orphans.nameOf(node));
       return 0;
     }
     const result = yield* this.#remove(directory, name, (r) => this.#orGone(r.unlink(directory, name), again));
@@ -212,7 +217,7 @@ export class Namespace {
   /** Removes an orphan whose last user is gone. */
   *discard(node: TreeNode): Op<number> {
     const { fanOut, intents, missed, locks, tree, orphans } = this.#deps;
-    const name = node.name;
+    const name = orphans.nameOf(node);
     using _lock = yield* acquired(locks.acquire(orphans.directory));
     const covered = yield* wait(intents.entries(orphans.directory));
     if (covered < 0) return covered;
@@ -221,7 +226,10 @@ export class Namespace {
       call: (r) => this.#orGone(r.unlink(orphans.directory, name), true),
       follows: (replica) => missed.followsEntry(replica, orphans.directory, name),
     });
-    if (result >= 0) tree.remove(orphans.directory, name);
+    if (result >= 0) {
+      node.orphanLinks = 0;
+      tree.remove(orphans.directory, name);
+    }
     return result;
   }
 
@@ -269,8 +277,8 @@ export class Namespace {
     const result = yield* this.#move(from, fromName, to, toName, flags, again);
     if (kept !== null) {
       if (result >= 0) {
-        tree.link(kept, orphans.directory, orphans.nameOf(kept));
         kept.orphanLinks = 1;
+        tree.link(kept, orphans.directory, orphans.nameOf(kept));
       } else yield* this.discard(kept);
     }
     if (result < 0) return result;

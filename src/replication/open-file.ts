@@ -14,6 +14,8 @@ export class OpenFile {
   readonly writable: boolean[];
   /** Read-only descriptors that a writable one has replaced; a call may still be under way on them. */
   retired: { readonly index: number; readonly handle: ReplicaHandle }[] = [];
+  /** Known to have no set-user-id or set-group-id bit and no capabilities that a write would have to clear. */
+  unprivileged = false;
   /** The replica that its data are read from, -1 until chosen: sticky, so that caches stay warm. */
   reader = -1;
 

@@ -3,7 +3,6 @@
  * O_TMPFILE. They live as `.chiron/orphans/<id>` on every replica, so they survive a restart of the process, a change of
  * leader and a resync like any other file, and are removed at the last release.
  */
-import type { TreeObject } from "../replica/replica.ts";
 import { type Tree, TreeNode } from "./tree.ts";
 
 /** The control directory at the root of every replica; hidden from the volume. */
@@ -26,7 +25,8 @@ export class Orphans {
     return String(node.id);
   }
 
-  holds(node: TreeObject): boolean {
-    return node.parent === this.directory;
+  /** Is this one of its names? */
+  holds(node: TreeNode): boolean {
+    return this.directory.children?.get(this.nameOf(node)) === node;
   }
 }

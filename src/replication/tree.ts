@@ -30,6 +30,8 @@ export class TreeNode implements TreeObject {
   detached = false;
   /** Names that the replicas have for it in the orphan directory, which applications must not count (`st_nlink`). */
   orphanLinks = 0;
+  /** The owner's record of it (the volume's state log). */
+  record = 0;
   /** Set while the file is open; the descriptors belong to the file, not to each handle. */
   open: OpenFile | null = null;
 
@@ -44,13 +46,20 @@ export interface Place {
   readonly name: ByteString;
 }
 
+export interface TreeHooks {
+  /** The node was dropped; it still knows its parent and name. */
+  onDrop(node: TreeNode): void;
+  /** Its place, or one of its places, has changed, or it has none any more. */
+  onMove(node: TreeNode): void;
+}
+
 export class Tree {
   readonly root = new TreeNode(null, "");
-  readonly #onDrop: (node: TreeNode) => void;
+  readonly #hooks: TreeHooks;
 
-  constructor(onDrop: (node: TreeNode) => void) {
+  constructor(hooks: TreeHooks) {
     this.root.pins = 1;
-    this.#onDrop = onDrop;
+    this.#hooks = hooks;
   }
 
   get(directory: TreeNode, name: ByteString): TreeNode | undefined {
@@ -76,7 +85,7 @@ export class Tree {
     const { parent, aliases } = node;
     this.#unhook(parent, node.name, node);
     node.aliases = null;
-    this.#onDrop(node);
+    this.#hooks.onDrop(node);
     this.unpin(parent);
     if (aliases !== null) {
       for (const place of aliases) {
@@ -96,13 +105,14 @@ export class Tree {
       node.detached = false;
       this.#attach(node, directory, name);
       this.unpin(old);
-      return;
+    } else {
+      directory.pins++;
+      directory.children ??= new Map();
+      directory.children.set(name, node);
+      node.aliases ??= [];
+      node.aliases.push({ parent: directory, name });
     }
-    directory.pins++;
-    directory.children ??= new Map();
-    directory.children.set(name, node);
-    node.aliases ??= [];
-    node.aliases.push({ parent: directory, name });
+    this.#hooks.onMove(node);
   }
 
   /** The name is gone. The node, if the tree has one, goes on with another name, or is detached. */
@@ -115,6 +125,7 @@ export class Tree {
       const next = aliases?.pop();
       if (next === undefined) {
         node.detached = true; // keeps its pin on the parent, for unpin
+        this.#hooks.onMove(node);
         return node;
       }
       node.parent = next.parent;
@@ -126,6 +137,7 @@ export class Tree {
       );
     }
     if (aliases?.length === 0) node.aliases = null;
+    this.#hooks.onMove(node);
     this.unpin(directory);
     return node;
   }
@@ -163,10 +175,11 @@ export class Tree {
     if (node.parent === from && node.name === fromName) {
       node.parent = to;
       node.name = toName;
-      return;
+    } else {
+      const index = node.aliases?.findIndex((place) => place.parent === from && place.name === fromName) ?? -1;
+      node.aliases?.splice(index, 1, { parent: to, name: toName });
     }
-    const index = node.aliases?.findIndex((place) => place.parent === from && place.name === fromName) ?? -1;
-    node.aliases?.splice(index, 1, { parent: to, name: toName });
+    this.#hooks.onMove(node);
   }
 
   #attach(node: TreeNode, directory: TreeNode, name: ByteString): void {
