@@ -15,7 +15,7 @@ import type { Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
 import { tagIno } from "./inode-numbers.ts";
 import type { FullPolicy } from "./model.ts";
 import type { TreeNode } from "./tree.ts";
-import { decideChange, isFault, type Outcome } from "./verdict.ts";
+import { classify, decideChange } from "./verdict.ts";
 
 /** One replica's part in an operation. `attr` is given to the leader alone. */
 export type ReplicaCall = (replica: Replica, index: number, attr: FileAttr | null) => Answer;
@@ -26,6 +26,8 @@ export interface FanOutDeps {
   readonly membership: Membership;
   readonly missed: MissedChanges;
   readonly locks: ObjectLocks;
+  /** A change may have left replicas different that all stay in sync: what the intents name has to be compared. */
+  readonly onSuspect: () => void;
 }
 
 export interface Change {
@@ -41,6 +43,10 @@ export interface Change {
 export class FanOut {
   readonly #deps: FanOutDeps;
   readonly #fullPolicy: FullPolicy;
+  #underWay = 0;
+  /** Pending while a barrier holds changes back. */
+  #gate: Promise<void> | null = null;
+  #drained: (() => void) | null = null;
 
   constructor(deps: FanOutDeps, options: { readonly fullPolicy: FullPolicy }) {
     this.#deps = deps;
@@ -57,8 +63,39 @@ export class FanOut {
     return replica;
   }
 
+  /** Runs `act` while no change is under way; those that come meanwhile wait. */
+  async barrier<T>(act: () => Promise<T>): Promise<T> {
+    while (this.#gate !== null) await this.#gate;
+    const gate = Promise.withResolvers<void>();
+    this.#gate = gate.promise;
+    try {
+      if (this.#underWay > 0) {
+        await new Promise<void>((resolve) => {
+          this.#drained = resolve;
+        });
+      }
+      return await act();
+    } finally {
+      this.#gate = null;
+      gate.resolve();
+    }
+  }
+
   /** Carries a change out on all in-sync replicas; answers what the application is told. */
   *change(change: Change): Op<number> {
+    while (this.#gate !== null) yield this.#gate;
+    this.#underWay++;
+    try {
+      return yield* this.#carryOut(change);
+    } finally {
+      if (--this.#underWay === 0 && this.#drained !== null) {
+        this.#drained();
+        this.#drained = null;
+      }
+    }
+  }
+
+  *#carryOut(change: Change): Op<number> {
     const { membership } = this.#deps;
     if (membership.quorumLost) return -EROFS;
     const members = membership.inSync;
@@ -81,6 +118,7 @@ export class FanOut {
     if (first < 0 || !answers.every((answer) => answer === first)) {
       result = this.#judge(members, answers as number[]);
     }
+    // `settled` is asked whatever the outcome: another change may have expelled somebody who has missed this one.
     if (membership.settled !== null && !(yield* this.#settle())) return -EIO;
     if (result < 0 || change.attr === undefined) return result;
     if (membership.inSync[0] !== leader && change.reread !== undefined && !membership.inSync.includes(leader)) {
@@ -95,17 +133,11 @@ export class FanOut {
   /** Decides what a mixed outcome means, and starts the expulsions. */
   #judge(members: readonly number[], results: readonly number[]): number {
     const { membership } = this.#deps;
-    const outcomes: Outcome[] = [];
-    for (const [i, replica] of members.entries()) {
-      // Whom another change has expelled in the meantime no longer counts.
-      if (membership.inSync.includes(replica)) outcomes.push({ replica, result: results[i] as number });
-    }
-    const verdict = decideChange(outcomes, {
-      inSync: membership.inSync,
-      minInSync: membership.minInSync,
-      fullPolicy: this.#fullPolicy,
-    });
-    for (const { replica, reason, errno } of verdict.expelled) membership.expel([replica], reason, errno);
+    const verdict = decideChange(members, results, membership, this.#fullPolicy, true);
+    for (const { replica, reason, errno } of verdict.expel) membership.expel([replica], reason, errno);
+    // Some had no space: those who did it anyway are made like the others by a resync.
+    if (verdict.kind === "undo") membership.expel(verdict.targets, "Diverged", verdict.result);
+    if (verdict.suspect) this.#deps.onSuspect();
     return verdict.result;
   }
 
@@ -139,7 +171,7 @@ export class FanOut {
       if (index === undefined) return failed.length === 0 ? -EIO : this.#allFailed(failed);
       const answer = call(this.replica(index), index);
       const result = typeof answer === "number" ? answer : yield* wait(answer);
-      if (result >= 0 || !isFault(result)) {
+      if (classify(result) !== "fault") {
         if (failed.length > 0) this.#expelFailed(failed);
         return result;
       }
