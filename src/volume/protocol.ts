@@ -98,6 +98,8 @@ export interface CallParams {
   readonly lazy?: boolean;
   /** `unmount`: give pending requests an error and unmount whoever uses it. */
   readonly force?: boolean;
+  /** `handover`: ask for the descriptors; take over (the old volume process ends); all is well, the old holder ends. */
+  readonly step?: "offer" | "commit" | "done";
 }
 
 /** What `resync` and `verify` report while they run (the `progress` of a call). */
@@ -161,6 +163,8 @@ export interface VolumeEvent {
     | "quorum-lost"
     | "quorum-restored"
     | "volume-process-restarted"
+    /** Five deaths in a minute: it is started again ever more slowly, and requests wait. */
+    | "volume-process-failing"
     | "conflict";
   readonly replica: string | null;
   readonly message: string;
