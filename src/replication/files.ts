@@ -10,7 +10,7 @@ import { acquired, type FanOut } from "./fan-out.ts";
 import { OpenFile } from "./open-file.ts";
 import type { Times } from "./times.ts";
 import type { TreeNode } from "./tree.ts";
-import { isFault } from "./verdict.ts";
+import { classify } from "./verdict.ts";
 
 export interface FilesDeps {
   readonly fanOut: FanOut;
@@ -106,7 +106,7 @@ export class Files {
         if (failed !== 0) this.#expel(failed);
         return result;
       }
-      if (!isFault(result) && this.#deps.membership.inSync.length === 1) return result;
+      if (classify(result) !== "fault" && this.#deps.membership.inSync.length === 1) return result;
       file.reader = -1;
       failed |= 1 << index;
       this.#errno[index] = result;
@@ -119,7 +119,7 @@ export class Files {
     for (const index of this.#deps.membership.inSync) {
       if ((failed & (1 << index)) === 0) continue;
       const errno = this.#errno[index] as number;
-      this.#deps.membership.expel([index], isFault(errno) ? "Fault" : "Diverged", errno);
+      this.#deps.membership.expel([index], classify(errno) === "fault" ? "Fault" : "Diverged", errno);
     }
   }
 
