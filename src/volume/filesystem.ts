@@ -19,11 +19,11 @@ import type {
 import { fileSystemTime } from "../posix/clock.ts";
 import type { AttrChange, DirectoryEntries, TimeSpec } from "../replica/replica.ts";
 import type { Attributes } from "../replication/attributes.ts";
+import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
 import type { FanOut } from "../replication/fan-out.ts";
 import type { Files } from "../replication/files.ts";
 import type { Namespace } from "../replication/namespace.ts";
 import type { OpenFile } from "../replication/open-file.ts";
-import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
 import type { Times } from "../replication/times.ts";
 import type { TreeNode } from "../replication/tree.ts";
 import type { ByteString } from "../util/byte-string.ts";
@@ -407,7 +407,7 @@ export class VolumeFileSystem implements FileSystem {
 
   // ---- files ----------------------------------------------------------------------------------------------------
 
-  open(request: Request, id: NodeId, flags: number, out: OpenOut): Answer {
+  open(_request: Request, id: NodeId, flags: number, out: OpenOut, killSuidgid: boolean): Answer {
     const { table, files } = this.#deps;
     const node = table.get(id);
     if (node === undefined || node.detached) return -ESTALE;
@@ -416,7 +416,7 @@ export class VolumeFileSystem implements FileSystem {
     const file = files.use(node);
     this.#opened(file, flags, out);
     if ((flags & O_TRUNC) === 0) return 0;
-    return start(this.#truncate(request, node, file, out));
+    return start(this.#truncate(node, file, out, killSuidgid));
   }
 
   #opened(file: OpenFile, flags: number, out: OpenOut): void {
@@ -426,10 +426,9 @@ export class VolumeFileSystem implements FileSystem {
     if ((flags & O_DIRECT) !== 0) out.openFlags |= FOPEN_DIRECT_IO;
   }
 
-  *#truncate(_request: Request, node: TreeNode, file: OpenFile, out: OpenOut): Op<number> {
+  *#truncate(node: TreeNode, file: OpenFile, out: OpenOut, killSuidgid: boolean): Op<number> {
     const { attributes, table, files } = this.#deps;
-    file.unprivileged = false;
-    const killed = yield* this.#killPrivileges(node, file);
+    const killed = killSuidgid ? yield* this.#killPrivileges(node, file) : 0;
     const result = killed < 0 ? killed : yield* attributes.setattr(node, { size: 0 }, new FileAttr());
     if (result >= 0) return 0;
     const entry = table.files.get(out.handle);
