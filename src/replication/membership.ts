@@ -17,6 +17,7 @@ import { errnoName } from "../util/errno.ts";
 import { errorText } from "../util/logger.ts";
 import type { Arbiter, Membership } from "./contracts.ts";
 import { ClaimLostError, QuorumLostError } from "./errors.ts";
+import { afterExpulsion, decideRecording, type RecordingDecision } from "./membership-rules.ts";
 import type { AbsentReplica, LeaveReason, MembershipRecord, ReplicaState } from "./model.ts";
 
 export type MembershipEvent =
@@ -118,10 +119,12 @@ export class VolumeMembership implements Membership {
   }
 
   expel(replicas: readonly number[], reason: LeaveReason, errno: number): void {
-    const leaving = replicas.filter((replica) => this.inSync.includes(replica));
-    const last = leaving.length === this.inSync.length ? leaving.shift() : undefined;
+    const staying = afterExpulsion(this.inSync, replicas);
+    const leaving = this.inSync.filter((replica) => !staying.includes(replica));
+    const last = this.inSync.find((replica) => staying.includes(replica) && replicas.includes(replica));
     if (last !== undefined) this.#stand(last, { lastError: errorOf(errno) });
     if (leaving.length > 0) this.#takeOut(leaving, reason, errno);
+    if (this.#joining !== null && replicas.includes(this.#joining.replica)) this.#endJoining(false);
     for (const replica of replicas) if (this.syncing.includes(replica)) this.stopSync(replica, reason, errorOf(errno));
   }
 
@@ -210,12 +213,11 @@ export class VolumeMembership implements Membership {
   }
 
   #startRecording(): void {
-    if (this.#closed || this.#loss instanceof ClaimLostError || !this.#hasToRecord()) return;
+    if (this.#loss instanceof ClaimLostError) return; // `settled` is rejected for good
+    if (this.#closed) return this.#fail(unmounting());
     this.#settling ??= this.#beginSettling();
     this.#wake?.();
-    this.#recording ??= this.#record().finally(() => {
-      this.#recording = null;
-    });
+    if (this.#recording === null) this.#recording = this.#record();
   }
 
   #beginSettling(): Settling {
@@ -236,69 +238,70 @@ export class VolumeMembership implements Membership {
     return { promise, resolve, reject, timer };
   }
 
-  /** Who should be on record. */
-  #wanted(): readonly number[] {
-    const joining = this.#joining;
-    return joining === null ? this.inSync : [...this.inSync, joining.replica].sort((a, b) => a - b);
-  }
-
-  #hasToRecord(): boolean {
-    if (this.#joining !== null) return true;
-    if (this.inSync.length < this.minInSync) return false;
-    const { members } = this.#recorded;
-    return (
-      this.#inDoubt ||
-      members.length !== this.inSync.length ||
-      !this.inSync.every((i) => members.includes(this.#name(i)))
-    );
+  #decide(): RecordingDecision {
+    return decideRecording({
+      inSync: this.inSync.map((i) => this.#name(i)),
+      joining: this.#joining === null ? null : this.#name(this.#joining.replica),
+      recorded: this.#recorded,
+      inDoubt: this.#inDoubt,
+      minInSync: this.minInSync,
+    });
   }
 
   async #record(): Promise<void> {
     await null; // several expulsions of one turn become one record
-    while (!this.#closed && this.#hasToRecord()) {
-      const joining = this.#joining;
-      const wanted = this.#wanted();
-      if (wanted.length < this.minInSync) {
-        this.#endJoining(false);
-        continue;
+    try {
+      for (;;) {
+        const decision = this.#decide();
+        if (decision.kind === "settled") return this.#caughtUp();
+        if (decision.kind === "below-minimum") {
+          if (this.#joining === null) return;
+          this.#endJoining(false);
+        } else if (this.#closed) {
+          return this.#fail(unmounting());
+        } else {
+          await this.#tryRecord(decision.members, decision.newcomer);
+        }
+        if (this.#loss instanceof ClaimLostError) return;
       }
-      try {
-        await this.#recordOnce(wanted, joining);
-      } catch (error) {
-        this.#endJoining(false);
-        this.#fail(recordError(error));
-        if (error instanceof ClaimLostError) return;
-        await this.#pause();
-      }
-    }
-    if (this.#closed) {
+    } finally {
       this.#endJoining(false);
-      this.#fail(recordError(new Error("the volume is being unmounted")));
-      return;
+      this.#recording = null; // in the same turn as the decision to stop
     }
-    if (this.inSync.length >= this.minInSync) this.#caughtUp();
   }
 
-  async #recordOnce(wanted: readonly number[], joining: Joining | null): Promise<void> {
-    const names = wanted.map((i) => this.#name(i));
-    const joiner = joining === null ? null : this.#name(joining.replica);
-    const newcomer = joiner !== null && this.#recorded.members.includes(joiner) && !this.#inDoubt ? null : joiner;
-    const absent = this.#absent(wanted);
+  async #tryRecord(members: readonly string[], newcomer: string | null): Promise<void> {
+    try {
+      await this.#recordOnce(members, newcomer);
+    } catch (error) {
+      this.#endJoining(false);
+      this.#fail(recordError(error));
+      if (!(error instanceof ClaimLostError) && !this.#closed) await this.#pause();
+    }
+  }
+
+  async #recordOnce(members: readonly string[], newcomer: string | null): Promise<void> {
+    const asked = this.inSync;
+    const joining = this.#joining;
+    const inOrder = this.#standings.flatMap(({ name }) => (members.includes(name) ? [name] : []));
     this.#inDoubt = true;
-    const record = await this.#deps.arbiter.record(names, newcomer, absent);
+    const record = await this.#deps.arbiter.record(inOrder, newcomer, this.#absent(members));
     this.#recorded = record;
     this.#inDoubt = false;
-    const refused = this.inSync.filter((i) => wanted.includes(i) && !record.members.includes(this.#name(i)));
+    const refused = asked.filter((i) => this.inSync.includes(i) && !record.members.includes(this.#name(i)));
     if (refused.length > 0) this.expel(refused, "RecordFailed", 0);
-    if (joining === null || this.#joining !== joining) return;
-    const joined = joiner !== null && record.members.includes(joiner);
-    if (joined) {
-      this.inSync = [...this.inSync, joining.replica].sort((a, b) => a - b);
-      this.syncing = this.syncing.filter((i) => i !== joining.replica);
-      this.#stand(joining.replica, { state: "InSync", reason: null, since: this.#now(), lastError: null });
-      this.#tell({ kind: "joined", replica: joining.replica, message: `Replica "${joiner}" is in sync` });
+    if (joining !== null && this.#joining === joining) {
+      const joined = record.members.includes(this.#name(joining.replica));
+      if (joined) this.#letIn(joining.replica);
+      this.#endJoining(joined);
     }
-    this.#endJoining(joined);
+  }
+
+  #letIn(replica: number): void {
+    this.inSync = [...this.inSync, replica].sort((a, b) => a - b);
+    this.syncing = this.syncing.filter((i) => i !== replica);
+    this.#stand(replica, { state: "InSync", reason: null, since: this.#now(), lastError: null });
+    this.#tell({ kind: "joined", replica, message: `Replica "${this.#name(replica)}" is in sync` });
   }
 
   #endJoining(joined: boolean): void {
@@ -348,9 +351,9 @@ export class VolumeMembership implements Membership {
     );
   }
 
-  #absent(wanted: readonly number[]): AbsentReplica[] {
+  #absent(members: readonly string[]): AbsentReplica[] {
     return this.#standings.flatMap(({ name, reason, since }, i) =>
-      wanted.includes(i) ? [] : [{ name, reason: reason ?? "New", since, resumePoint: this.#deps.resumePoint(i) }],
+      members.includes(name) ? [] : [{ name, reason: reason ?? "New", since, resumePoint: this.#deps.resumePoint(i) }],
     );
   }
 
@@ -379,7 +382,7 @@ export class VolumeMembership implements Membership {
   }
 
   #tell(event: MembershipEvent): void {
-    this.#deps.onEvent(event);
+    queueMicrotask(() => this.#deps.onEvent(event)); // nobody may change the set in the middle of a change to it
   }
 }
 
@@ -393,6 +396,14 @@ function recordError(error: unknown): QuorumLostError | ClaimLostError {
   if (error instanceof QuorumLostError || error instanceof ClaimLostError) return error;
   const message = `The membership could not be recorded, so changes are refused: ${errorText(error)}`;
   return new QuorumLostError("record-failed", [], message, error);
+}
+
+function unmounting(): QuorumLostError {
+  return new QuorumLostError(
+    "record-failed",
+    [],
+    "The volume is being unmounted, so changes are refused: mount it again",
+  );
 }
 
 function errorOf(errno: number): string {
