@@ -1,4 +1,5 @@
 /** mount and umount2. */
+import koffi from "koffi";
 import type { ByteString } from "../util/byte-string.ts";
 import { cString, declare, otherCString, ownCString, sys } from "./libc.ts";
 
@@ -18,6 +19,16 @@ export function mount(
 
 export function umount2(target: ByteString, flags: number): number {
   return sys(callUmount2(cString(target), flags));
+}
+
+/** The same on a thread, since it lasts until the file system's cached data are written back. */
+export function umount2Later(target: ByteString, flags: number): Promise<number> {
+  const path = ownCString(target);
+  return new Promise((resolve) => {
+    callUmount2.async(path, flags, (_error: unknown, result: number) => {
+      resolve(result < 0 && path.byteLength > 0 ? -koffi.errno() : result); // `path` lives as long as the call
+    });
+  });
 }
 
 /** CLONE_NEWNS and the like, for the calling thread. */

@@ -1,0 +1,607 @@
+/**
+ * The holder of one mount: small and long-lived. It holds the FUSE device, mounts it, keeps a volume process serving it,
+ * and answers the control socket. Everything else is the volume process's, which may die at any time.
+ *
+ * - One process serves at a time: a successor is started only when its predecessor can run no more (it has exited, or
+ *   SIGKILL was delivered to it), with the replicas named on which a predecessor still has a call.
+ * - Until it is told to unmount, or somebody else has unmounted, nothing makes it give up: a process that cannot be
+ *   started leaves requests waiting, not failing.
+ * - It never touches the mounted tree.
+ */
+import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { MNT_DETACH, MNT_FORCE, UMOUNT_NOFOLLOW } from "../posix/constants.ts";
+import { EBUSY, EINVAL, ENOENT, errnoName } from "../util/errno.ts";
+import type { Logger } from "../util/logger.ts";
+import type { CallContext } from "./control-server.ts";
+import { FailureError } from "./failure.ts";
+import { type ProgramOptions, VolumeProcess, VolumeProcessGoneError } from "./holder-child.ts";
+import type { MountOperations } from "./holder-mount.ts";
+import { planRestart } from "./holder-restart.ts";
+import { decideWatch, readProcessState, type Watch } from "./holder-watch.ts";
+import type { CallParams, FromVolume, Method, VolumeEvent } from "./protocol.ts";
+import type { HolderConfig } from "./registry.ts";
+import { decodeStatePage, replicasInCall, STATE_PAGE_BYTES, STATE_PAGE_NAME, type StatePage } from "./state-page.ts";
+
+const QUIESCE_TIMEOUT_MS = 10_000;
+
+export interface HolderDeps {
+  readonly logger: Logger;
+  readonly mounts: MountOperations;
+  /** How a volume process is started on a descriptor. */
+  readonly program: Omit<ProgramOptions, "fuseFd">;
+  /** The kernel can send requests again (FUSE_NOTIFY_RESEND, Linux 6.9). */
+  readonly canResend: boolean;
+  /** Told of everything that an administrator may want to hear. */
+  readonly onEvent: (event: VolumeEvent) => void;
+  /** The mount's state on record changes. */
+  readonly onState: (state: "mounted" | "detached", volumeId: string | null, config: HolderConfig) => void;
+}
+
+export interface HolderOptions {
+  /** Keep a second process loaded, to take over at once. */
+  readonly spare: boolean;
+  /** How long an unmounted volume may take to settle before it is left unclean. */
+  readonly settleTimeoutMs: number;
+  /** How long the kernel may take to unmount (it writes its cache back first). */
+  readonly unmountTimeoutMs: number;
+  /** How long a call waits for a process that is being started again. */
+  readonly callTimeoutMs: number;
+}
+
+const defaults: HolderOptions = {
+  spare: true,
+  settleTimeoutMs: 60_000,
+  unmountTimeoutMs: 60_000,
+  callTimeoutMs: 30_000,
+};
+
+/** What holds now, changed only by `#enter`. */
+type Phase =
+  | "starting"
+  | "mounted"
+  /** Taken out of the tree, or being so; served until the last file is closed. */
+  | "unmounting"
+  /** Handed over to another holder, or about to be. */
+  | "handing-over"
+  | "ended";
+
+export class Holder {
+  readonly #deps: HolderDeps;
+  readonly #options: HolderOptions;
+  readonly #log: Logger;
+  readonly #ended = Promise.withResolvers<void>();
+  readonly #ready = Promise.withResolvers<string>();
+  /** Processes that were replaced but are still in the kernel, with the replicas on which they have a call. */
+  readonly #lingering = new Map<VolumeProcess, readonly number[]>();
+  #config: HolderConfig;
+  #phase: Phase = "starting";
+  /** `start` has answered. */
+  #started = false;
+  #fuseFd = -1;
+  #pageFd = -1;
+  #volumeId: string | null = null;
+  #current: VolumeProcess | null = null;
+  #serving = false;
+  #spare: VolumeProcess | null = null;
+  #deathsMs: readonly number[] = [];
+  #diedAtMs: number | null = null;
+  #restarts = 0;
+  #watch: Watch | null = null;
+  #watchTimer: NodeJS.Timeout | null = null;
+  #restartTimer: NodeJS.Timeout | null = null;
+  #spareTimer: NodeJS.Timeout | null = null;
+  #lastStatus: unknown = null;
+  readonly #waiting = new Set<() => void>();
+
+  constructor(config: HolderConfig, deps: HolderDeps, options: Partial<HolderOptions> = {}) {
+    this.#config = config;
+    this.#deps = deps;
+    this.#options = { ...defaults, ...options };
+    this.#log = deps.logger;
+    this.#ready.promise.catch(() => {}); // told by `start`; a later failure is logged
+  }
+
+  /** Resolves when the mount is over and all is released, or was handed over. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  get config(): HolderConfig {
+    return this.#config;
+  }
+
+  get fuseFd(): number {
+    return this.#fuseFd;
+  }
+
+  get restarts(): number {
+    return this.#restarts;
+  }
+
+  /** Starts the volume process, and mounts once it is ready. Rejects with a `FailureError`; nothing is left then. */
+  async start(): Promise<void> {
+    if (!this.#deps.canResend) {
+      this.#log.warn(
+        "This kernel cannot send requests again (that takes Linux 6.9): if the volume process dies, requests in flight fail",
+      );
+    }
+    try {
+      this.#fuseFd = this.#deps.mounts.open();
+      this.#openPage();
+      this.#launch([]);
+      this.#watchTimer = setInterval(() => this.#look(), this.#watchPeriodMs());
+      await this.#ready.promise;
+      this.#started = true;
+    } catch (error) {
+      this.#finish();
+      throw error;
+    }
+  }
+
+  /** Goes on with a mount whose earlier holder and volume process can run no more. */
+  adopt(fuseFd: number, volumeId: string | null, spare: VolumeProcess | null = null): void {
+    this.#fuseFd = fuseFd;
+    this.#volumeId = volumeId;
+    this.#phase = "mounted";
+    this.#started = true;
+    this.#openPage();
+    if (spare !== null) this.#keepSpare(spare);
+    this.#restarts++;
+    this.#diedAtMs = performance.now();
+    this.#launch(replicasInCall(this.#page()));
+    this.#watchTimer = setInterval(() => this.#look(), this.#watchPeriodMs());
+  }
+
+  /** A process loaded and waiting, for a holder that is about to adopt. */
+  static prepare(fuseFd: number, program: Omit<ProgramOptions, "fuseFd">): VolumeProcess {
+    return new VolumeProcess({ ...program, fuseFd });
+  }
+
+  /** A call of the control socket that is the volume process's to answer. */
+  async call(method: Method, params: CallParams, context: Pick<CallContext, "progress" | "signal">): Promise<unknown> {
+    const deadline = performance.now() + this.#options.callTimeoutMs;
+    for (;;) {
+      try {
+        const serving = await this.#servingProcess(deadline, context.signal);
+        const value = await withTimeout(
+          serving.call(method, params, context.progress),
+          method === "status" || method === "metrics" ? this.#options.callTimeoutMs : null,
+        );
+        if (method === "status") this.#lastStatus = value;
+        return value;
+      } catch (error) {
+        if (error instanceof VolumeProcessGoneError) {
+          if (method === "status" || method === "metrics") continue; // changes nothing: ask the next process
+          throw new FailureError(
+            "busy",
+            `The volume process was started again during "${method}": look at the status, then repeat it`,
+          );
+        }
+        if (method === "status" && this.#lastStatus !== null && !(error instanceof FailureError))
+          return this.#lastStatus;
+        throw error;
+      }
+    }
+  }
+
+  /**
+   * Takes the mount out of the tree, and waits for the volume to be settled and released. Rejects with "busy", the mount
+   * being as before, if it is in use.
+   */
+  async unmount(how: { readonly lazy: boolean; readonly force: boolean }): Promise<"ended" | "detached"> {
+    if (this.#phase !== "mounted" && this.#phase !== "unmounting")
+      throw new FailureError("busy", "The mount is about to change hands: try again");
+    const { mountpoint } = this.#config.volume;
+    const flags = UMOUNT_NOFOLLOW | (how.force ? MNT_FORCE : 0);
+    let result = await this.#umount2(how.lazy && !how.force ? flags | MNT_DETACH : flags);
+    if (result === -EBUSY && how.force) result = await this.#umount2(UMOUNT_NOFOLLOW | MNT_DETACH);
+    if (result === -EBUSY) {
+      throw new FailureError(
+        "busy",
+        `${mountpoint} is in use: close what is open there (\`fuser -vm ${mountpoint}\` lists it), or use --lazy`,
+      );
+    }
+    const elsewhere = result === -EINVAL || result === -ENOENT; // somebody else took it out of the tree
+    if (result < 0 && !elsewhere) throw new FailureError("busy", `Cannot unmount ${mountpoint}: ${errnoName(-result)}`);
+    this.#enter("unmounting");
+    this.#deps.onState("detached", this.#volumeId, this.#config);
+    if (how.lazy && !how.force) {
+      // Mostly nothing is open and it is over in a moment; if not, the caller need not wait for it.
+      return (await this.#endsWithin(1000)) ? "ended" : "detached";
+    }
+    if (await this.#endsWithin(this.#options.settleTimeoutMs)) return "ended";
+    if (elsewhere && !how.force) {
+      throw new FailureError(
+        "busy",
+        `Files of ${mountpoint} are still open, though it is out of the tree: close them, or use --force`,
+      );
+    }
+    this.#log.error("The volume did not settle in time: what is left is made alike at the next mount");
+    await this.#endNow();
+    return "ended";
+  }
+
+  /**
+   * For a service manager: unmounts in order; if files are still open, takes the mount out of the tree, gives their
+   * users `graceMs`, puts everything in order on the replicas, and ends all the same.
+   */
+  async stop(graceMs: number): Promise<void> {
+    try {
+      if (this.#phase === "starting") {
+        this.#ready.reject(new FailureError("internal", "Stopped before the volume was mounted"));
+        return;
+      }
+      await this.unmount({ lazy: false, force: false });
+    } catch (error) {
+      this.#log.warn("Stopping while the mount is in use: taken out of the tree", { error });
+      await this.#umount2(UMOUNT_NOFOLLOW | MNT_DETACH);
+      this.#enter("unmounting");
+      if (!(await this.#endsWithin(graceMs))) await this.#endNow();
+    }
+  }
+
+  /** First half of a handover: no process serves any more; the caller passes the mount on, or calls `resume`. */
+  async suspend(): Promise<readonly number[]> {
+    if (this.#phase !== "mounted")
+      throw new FailureError("busy", "The mount is not in a state to be handed over: try again");
+    this.#enter("handing-over");
+    this.#clearTimers();
+    this.#serving = false;
+    this.#dropSpare();
+    const current = this.#current;
+    current?.kill();
+    if (current !== null) await this.#gone(current);
+    return replicasInCall(this.#page());
+  }
+
+  /** The handover did not come about: serve again. */
+  resume(): void {
+    if (this.#phase !== "handing-over") return;
+    this.#enter("mounted");
+    this.#launch([...this.#avoided()]);
+    this.#watchTimer = setInterval(() => this.#look(), this.#watchPeriodMs());
+  }
+
+  /** The mount has another holder now: end without touching it. */
+  passOn(): void {
+    if (this.#phase === "handing-over") this.#finish();
+  }
+
+  emit(event: VolumeEvent["event"], message: string, replica: string | null = null): void {
+    this.#deps.onEvent({ time: new Date().toISOString(), volume: this.#config.volume.volume, event, replica, message });
+  }
+
+  // — The volume process —
+
+  #launch(avoid: readonly number[]): void {
+    const process = this.#spare ?? new VolumeProcess({ ...this.#deps.program, fuseFd: this.#fuseFd });
+    this.#spare = null;
+    this.#current = process;
+    this.#serving = false;
+    this.#watch = null;
+    process.handle({
+      message: (message) => this.#heard(process, message),
+      exit: (code, signal) => this.#exited(process, code, signal),
+    });
+    if (process.exited) {
+      queueMicrotask(() => this.#exited(process, null, null));
+      return;
+    }
+    const names = [...new Set([...avoid, ...this.#avoided()])].flatMap((index) => {
+      const replica = this.#config.volume.replicas[index];
+      return replica === undefined ? [] : [replica.name];
+    });
+    process.send({ type: "start", config: this.#config.volume, resumed: this.#isMounted(), avoid: names });
+  }
+
+  #avoided(): Set<number> {
+    return new Set([...this.#lingering.values()].flat());
+  }
+
+  #isMounted(): boolean {
+    return this.#phase !== "starting";
+  }
+
+  #heard(process: VolumeProcess, message: Parameters<Parameters<VolumeProcess["handle"]>[0]["message"]>[0]): void {
+    if (process !== this.#current) return;
+    switch (message.type) {
+      case "ready":
+        this.#becameReady(process, message.volumeId);
+        break;
+      case "failed":
+        this.#failed(process, message);
+        break;
+      case "event":
+        this.#deps.onEvent(message.event);
+        break;
+      case "reconfigured":
+        this.#config = { ...this.#config, volume: { ...this.#config.volume, replicas: message.replicas } };
+        this.#deps.onState(this.#phase === "unmounting" ? "detached" : "mounted", this.#volumeId, this.#config);
+        break;
+      case "ended":
+        this.#log.info("Unmounted");
+        this.#finish();
+        break;
+    }
+  }
+
+  #becameReady(process: VolumeProcess, volumeId: string): void {
+    this.#volumeId = volumeId;
+    if (this.#phase === "starting") {
+      try {
+        this.#deps.mounts.mount(this.#fuseFd, {
+          source: this.#config.source,
+          mountpoint: this.#config.volume.mountpoint,
+          options: this.#config.volume.options,
+        });
+      } catch (error) {
+        this.#ready.reject(error);
+        if (this.#started) this.#log.error("Cannot mount again", { error });
+        process.kill();
+        return;
+      }
+      process.send({ type: "mounted" });
+      this.#enter("mounted");
+      this.#deps.onState("mounted", volumeId, this.#config);
+      this.emit("mounted", `${this.#config.volume.volume} is mounted on ${this.#config.volume.mountpoint}`);
+      this.#ready.resolve(volumeId);
+    } else {
+      const pauseMs = this.#diedAtMs === null ? null : Math.round(performance.now() - this.#diedAtMs);
+      this.#log.info("Volume process serves again", { pid: process.pid, pauseMs });
+    }
+    this.#diedAtMs = null;
+    this.#serving = true;
+    for (const wake of this.#waiting) wake();
+    this.#scheduleSpare(1000);
+  }
+
+  #failed(process: VolumeProcess, { failure }: Extract<FromVolume, { readonly type: "failed" }>): void {
+    if (!this.#started) {
+      this.#ready.reject(FailureError.from(failure));
+      return;
+    }
+    // It could not go on from its predecessor. Its exit, if not already under way, counts as a death.
+    this.#log.error("Volume process could not go on", { failure });
+    process.kill();
+  }
+
+  #exited(process: VolumeProcess, code: number | null, signal: NodeJS.Signals | null): void {
+    if (this.#lingering.delete(process)) {
+      this.#log.info("An earlier volume process has ended at last", { pid: process.pid });
+      return;
+    }
+    if (process !== this.#current || this.#phase === "ended" || this.#phase === "handing-over") return;
+    if (!this.#started && signal !== "SIGKILL") {
+      this.#ready.reject(
+        new FailureError(
+          "internal",
+          `The volume process ended at its start (${signal ?? `code ${code}`}): see the log`,
+        ),
+      );
+      return;
+    }
+    this.#replace({ reason: "died", code, signal, pid: process.pid }, replicasInCall(this.#page()));
+  }
+
+  /** The current process can run no more: the next one. */
+  #replace(facts: { readonly reason: string; readonly [fact: string]: unknown }, avoid: readonly number[]): void {
+    this.#current = null;
+    this.#serving = false;
+    this.#diedAtMs ??= performance.now();
+    this.#restarts++;
+    const plan = planRestart(this.#deathsMs, performance.now());
+    this.#deathsMs = plan.deathsMs;
+    const { reason, ...fields } = facts;
+    this.#log.warn("Volume process is started again", { reason, ...fields, avoid, delayMs: plan.delayMs });
+    this.emit("volume-process-restarted", `The volume process ${reason} and is started again`);
+    if (plan.report) {
+      this.#log.error("Volume process died five times in a minute: started again ever more slowly, requests wait");
+      this.emit("volume-process-failing", "The volume process died five times in a minute; requests wait. See the log");
+    }
+    if (!this.#deps.canResend && this.#isMounted()) void this.#remount();
+    else if (plan.delayMs === 0) this.#launch(avoid);
+    else this.#restartTimer = setTimeout(() => this.#launch(avoid), plan.delayMs);
+  }
+
+  /**
+   * Without resend nobody will ever answer the requests that the dead process had read. The connection is ended, which
+   * gives them an error, and the volume mounted afresh; files that were open are lost to their applications.
+   */
+  async #remount(): Promise<void> {
+    const unmounting = this.#phase === "unmounting";
+    this.#log.error("Requests in flight fail: this kernel cannot send them again");
+    this.#dropSpare();
+    await this.#umount2(MNT_FORCE | UMOUNT_NOFOLLOW);
+    await this.#umount2(MNT_DETACH | UMOUNT_NOFOLLOW);
+    if (this.#phase === "ended") return;
+    this.#deps.mounts.close(this.#fuseFd);
+    this.#fuseFd = -1;
+    if (unmounting) {
+      this.#finish();
+      return;
+    }
+    this.#phase = "starting";
+    try {
+      this.#fuseFd = this.#deps.mounts.open();
+      this.#launch([]);
+    } catch (error) {
+      this.#log.error("Cannot mount again", { error });
+      this.#finish();
+    }
+  }
+
+  // — Watching it —
+
+  #watchPeriodMs(): number {
+    return Math.max(20, Math.min(1000, this.#config.volume.deadlineMs / 10));
+  }
+
+  #look(): void {
+    const process = this.#current;
+    if (process === null || process.exited || process.pid === 0) return;
+    const page = this.#page();
+    const own = page?.pid === process.pid ? page : null; // a process that has just started has not attached yet
+    const now = performance.now();
+    // The application is to wait for one deadline at most, so the last look comes before it is over.
+    const deadlineMs = this.#config.volume.deadlineMs - 2 * this.#watchPeriodMs();
+    const verdict = decideWatch(this.#watch, readProcessState(process.pid), own, now, deadlineMs);
+    if (verdict.kind === "well") {
+      this.#watch = verdict.watch;
+      return;
+    }
+    if (!process.kill()) return; // has just ended: its exit event follows
+    this.#lingering.set(process, verdict.avoid);
+    this.#replace(
+      { reason: verdict.reason, pid: process.pid, opcode: own?.opcode, unique: own?.unique },
+      verdict.avoid,
+    );
+  }
+
+  #openPage(): void {
+    const path = join(this.#config.volume.stateDirectory, STATE_PAGE_NAME);
+    if (this.#phase === "starting") writeFileSync(path, Buffer.alloc(STATE_PAGE_BYTES), { mode: 0o600 });
+    this.#pageFd = openSync(path, "r");
+  }
+
+  #page(): StatePage | null {
+    if (this.#pageFd < 0) return null;
+    const bytes = Buffer.alloc(STATE_PAGE_BYTES);
+    return readSync(this.#pageFd, bytes, 0, STATE_PAGE_BYTES, 0) === STATE_PAGE_BYTES ? decodeStatePage(bytes) : null;
+  }
+
+  // — The spare —
+
+  #scheduleSpare(delayMs: number): void {
+    if (!this.#options.spare || this.#spare !== null || this.#phase !== "mounted") return;
+    if (this.#spareTimer !== null) clearTimeout(this.#spareTimer);
+    this.#spareTimer = setTimeout(() => {
+      if (this.#phase === "mounted" && this.#spare === null && this.#serving) {
+        this.#keepSpare(Holder.prepare(this.#fuseFd, this.#deps.program));
+      }
+    }, delayMs);
+  }
+
+  #keepSpare(spare: VolumeProcess): void {
+    this.#spare = spare;
+    spare.handle({
+      message: () => {},
+      exit: (code, signal) => {
+        if (this.#spare !== spare) return;
+        this.#spare = null;
+        this.#log.warn("The spare process ended", { code, signal });
+        this.#scheduleSpare(30_000);
+      },
+    });
+  }
+
+  #dropSpare(): void {
+    const spare = this.#spare;
+    this.#spare = null;
+    spare?.kill();
+  }
+
+  // — Ends —
+
+  async #umount2(flags: number): Promise<number> {
+    const result = this.#deps.mounts.unmount(this.#config.volume.mountpoint, flags);
+    const timeout = sleep(this.#options.unmountTimeoutMs).then(() => null);
+    const first = await Promise.race([result, timeout]);
+    if (first === null) {
+      throw new FailureError(
+        "busy",
+        `Unmounting ${this.#config.volume.mountpoint} takes too long (cached data are being written): wait, or use --force`,
+      );
+    }
+    return first;
+  }
+
+  /** Whether the volume process has said "ended" (unmounted, settled, released) by then. */
+  #endsWithin(timeoutMs: number): Promise<boolean> {
+    return Promise.race([this.#ended.promise.then(() => true), sleep(timeoutMs).then(() => false)]);
+  }
+
+  /** Puts everything in order on the replicas as far as that works quickly, and ends; open files get errors. */
+  async #endNow(): Promise<void> {
+    const quiet = this.#current?.call("quiesce", {}).catch(() => {});
+    await Promise.race([quiet, sleep(QUIESCE_TIMEOUT_MS)]);
+    this.#finish();
+  }
+
+  #kill(): void {
+    this.#current?.kill();
+    this.#dropSpare();
+  }
+
+  async #gone(process: VolumeProcess): Promise<void> {
+    const end = performance.now() + 2000;
+    while (!process.exited && performance.now() < end) await sleep(1);
+    if (!process.exited) this.#lingering.set(process, replicasInCall(this.#page()));
+  }
+
+  #servingProcess(deadlineMs: number, signal: AbortSignal): Promise<VolumeProcess> {
+    const serving = () => (this.#serving && this.#current !== null && !this.#current.exited ? this.#current : null);
+    const now = serving();
+    if (now !== null) return Promise.resolve(now);
+    return new Promise((resolve, reject) => {
+      const settle = () => {
+        this.#waiting.delete(wake);
+        clearTimeout(timer);
+        signal.removeEventListener("abort", wake);
+      };
+      const wake = () => {
+        const process = serving();
+        settle();
+        if (process !== null) resolve(process);
+        else reject(new FailureError("busy", "The volume process is being started again: try again in a moment"));
+      };
+      const timer = setTimeout(wake, Math.max(0, deadlineMs - performance.now()));
+      signal.addEventListener("abort", wake);
+      this.#waiting.add(wake);
+    });
+  }
+
+  #enter(phase: Phase): void {
+    this.#phase = phase;
+  }
+
+  #clearTimers(): void {
+    for (const timer of [this.#watchTimer, this.#restartTimer, this.#spareTimer])
+      if (timer !== null) clearTimeout(timer);
+  }
+
+  #finish(): void {
+    if (this.#phase === "ended") return;
+    const handedOver = this.#phase === "handing-over";
+    const wasMounted = this.#isMounted() && !handedOver;
+    this.#enter("ended");
+    this.#clearTimers();
+    this.#kill();
+    if (this.#pageFd >= 0) closeSync(this.#pageFd);
+    this.#pageFd = -1;
+    if (this.#fuseFd >= 0) this.#deps.mounts.close(this.#fuseFd);
+    this.#fuseFd = -1;
+    if (wasMounted) this.emit("unmounted", `${this.#config.volume.volume} is no longer mounted`);
+    for (const wake of this.#waiting) wake();
+    this.#ended.resolve();
+  }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms).unref();
+  });
+}
+
+async function withTimeout<T>(promise: Promise<T>, timeoutMs: number | null): Promise<T> {
+  if (timeoutMs === null) return promise;
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`No answer in ${timeoutMs} ms`)), timeoutMs);
+  });
+  try {
+    return await Promise.race([promise, timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
