@@ -12,6 +12,8 @@ const callRead = declare("int64_t read(int fd, void *buffer, size_t bytes)");
 const callWrite = declare("int64_t write(int fd, void *buffer, size_t bytes)");
 const callWritev = declare("int64_t writev(int fd, void *vectors, int count)");
 const callPread = declare("int64_t pread(int fd, void *buffer, size_t bytes, int64_t offset)");
+const callPreadAddress = declare("int64_t pread(int fd, uintptr_t buffer, size_t bytes, int64_t offset)");
+const callPwriteAddress = declare("int64_t pwrite(int fd, uintptr_t buffer, size_t bytes, int64_t offset)");
 const callPwrite = declare("int64_t pwrite(int fd, void *buffer, size_t bytes, int64_t offset)");
 const callFcntl = declare("int fcntl(int fd, int command, long argument)");
 const callFcntlPointer = declare("int fcntl(int fd, int command, void *argument)");
@@ -69,6 +71,15 @@ export function pread(fd: number, into: Uint8Array, offset: number, bytes = into
 
 export function pwrite(fd: number, data: Uint8Array, offset: number, bytes = data.byteLength): number {
   return sys(callPwrite(fd, data, bytes, offset));
+}
+
+/** Into memory of another thread, which keeps it referenced until this has answered. */
+export function preadAddress(fd: number, address: number, bytes: number, offset: number): number {
+  return sys(callPreadAddress(fd, address, bytes, offset));
+}
+
+export function pwriteAddress(fd: number, address: number, bytes: number, offset: number): number {
+  return sys(callPwriteAddress(fd, address, bytes, offset));
 }
 
 /** `vectors` is filled by `IoVectors`. */

@@ -30,3 +30,8 @@ export function mapShared(fd: number, bytes: number, access: "read" | "read-writ
     sync: () => sys(callMsync(address, bytes, 4)),
   };
 }
+
+/** Where a buffer's bytes are, for a call on another thread; whoever passes it on keeps the buffer referenced. */
+export function addressOf(buffer: Uint8Array): number {
+  return Number(koffi.address(buffer));
+}

@@ -8,6 +8,7 @@ const callPoll = declare("int poll(void *fds, unsigned long count, int timeout)"
 const defaultLoop = declare("void *uv_default_loop()");
 const backendFd = declare("int uv_backend_fd(void *loop)");
 const backendTimeout = declare("int uv_backend_timeout(void *loop)");
+const metricsInfo = declare("int uv_metrics_info(void *loop, void *metrics)");
 
 /** A fixed set of descriptors; those of a negative number are left out by the kernel. */
 export class PollSet {
@@ -38,11 +39,19 @@ export class PollSet {
 /** The main thread's libuv loop. */
 export class UvLoop {
   readonly #loop = defaultLoop();
+  /** `uv_metrics_t`: how often the loop went round, how many events it had; 64 bits each. */
+  readonly #metrics = new Uint32Array(32);
   /** Readable when a watcher that libuv has already handed to epoll has something to do. */
   readonly fd: number = backendFd(this.#loop);
 
   /** Until the next timer; 0 if something is to be done at once, -1 if there is no timer. */
   timeoutMs(): number {
     return backendTimeout(this.#loop);
+  }
+
+  /** Counts the events that libuv got from epoll, modulo 2^32: unchanged means that no callback of one has run. */
+  events(): number {
+    metricsInfo(this.#loop, this.#metrics);
+    return this.#metrics[2] as number;
   }
 }
