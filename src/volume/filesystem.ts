@@ -2,19 +2,20 @@
  * The volume as a FUSE file system: the kernel's node ids and handles to nodes and open files, and each request to the
  * operation on all replicas. What replication means is not decided here.
  */
-import type {
-  AttrOut,
-  Answer,
-  DirectoryOut,
-  EntryOut,
-  FileHandle,
-  FileSystem,
-  NodeId,
-  OpenOut,
-  Request,
-  SetAttrIn,
-  StatfsOut,
-  TimeIn,
+import {
+  type Answer,
+  type AttrOut,
+  type DirectoryOut,
+  type EntryOut,
+  type FileHandle,
+  type FileSystem,
+  type NodeId,
+  type OpenOut,
+  ROOT_NODE,
+  type Request,
+  type SetAttrIn,
+  type StatfsOut,
+  type TimeIn,
 } from "../fuse/filesystem.ts";
 import { fileSystemTime } from "../posix/clock.ts";
 import type { AttrChange, DirectoryEntries, TimeSpec } from "../replica/replica.ts";
@@ -675,8 +676,12 @@ export class VolumeFileSystem implements FileSystem {
     }
     const listing = entry.listing;
     const parent = node.parent ?? node;
-    const dot = (name: string, of: TreeNode, next: bigint): boolean =>
-      plus ? out.addPlus(name, noEntry, S_IFDIR, next) : out.add(name, of.ino || 1, S_IFDIR, next);
+    const dot = (name: string, of: TreeNode, next: bigint): boolean => {
+      if (!plus) return out.add(name, of.ino || ROOT_NODE, S_IFDIR, next);
+      const entry: EntryOut = { nodeId: 0, attr: new FileAttr(), entryValidSeconds: 0, attrValidSeconds: 0 };
+      entry.attr.ino = of.ino || ROOT_NODE;
+      return out.addPlus(name, entry, S_IFDIR, next);
+    };
     if (cookie < 1n && !dot(".", node, 1n)) return 0;
     if (cookie < 2n && !dot("..", parent, 2n)) return 0;
     let place = listing.placeAfter(cookie);
@@ -752,6 +757,5 @@ export class VolumeFileSystem implements FileSystem {
   }
 }
 
-const noEntry: EntryOut = { nodeId: 0, attr: new FileAttr(), entryValidSeconds: 0, attrValidSeconds: 0 };
 const O_DIRECT = process.arch === "arm64" ? 0o200000 : 0o40000;
 
