@@ -83,6 +83,10 @@ export class Attributes {
       if (result < 0) return result;
     }
     if (missed.active) missed.attributes(node);
-    return yield* fanOut.change({ ...change, follows: (replica) => missed.follows(replica, node) });
+    return yield* fanOut.change({
+      ...change,
+      follows: (replica) => missed.follows(replica, node),
+      again: () => missed.attributes(node),
+    });
   }
 }

@@ -64,7 +64,10 @@ export interface Intents {
   rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number>;
 }
 
-/** What replicas that are not in sync have missed. Told of each change before it is sent anywhere. */
+/**
+ * What replicas that are not in sync have missed. `entry`, `data` and `attributes` are told before the change is sent
+ * anywhere, `rename` when it has succeeded, all under the object's lock; `follows…` is asked in the turn of the first.
+ */
 export interface MissedChanges {
   /** False while every replica is in sync: the engine then skips this altogether. */
   readonly active: boolean;
@@ -73,13 +76,23 @@ export interface MissedChanges {
   /** Bytes [start, end) of a file change. */
   data(node: TreeNode, start: number, end: number): void;
   attributes(node: TreeNode): void;
-  rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): void;
+  /** `followed`: syncing replicas that have done it too. */
+  rename(
+    from: TreeNode,
+    fromName: ByteString,
+    to: TreeNode,
+    toName: ByteString,
+    exchange: boolean,
+    followed: readonly number[],
+  ): void;
   /** May this syncing replica take a change to this object (it is repaired there)? */
   follows(replica: number, node: TreeNode): boolean;
+  /** The same for bytes [start, end) of a file, of which others may still differ. */
+  followsData(replica: number, node: TreeNode, start: number, end: number): boolean;
   /** The same for a name in a directory. */
   followsEntry(replica: number, directory: TreeNode, name: ByteString): boolean;
-  /** A change that a syncing replica should have followed failed there. */
-  failed(replica: number, errno: number): void;
+  /** A change that a syncing replica should have followed failed there; `again` tells the change once more. */
+  failed(replica: number, errno: number, again: (() => void) | null): void;
 }
 
 /** Excludes overlapping changes to one object, resync's included. Uncontended it costs a comparison. */

@@ -38,6 +38,10 @@ export interface Change {
   readonly reread?: ReplicaCall;
   /** Does this syncing replica take the change as well? */
   readonly follows: (replica: number) => boolean;
+  /** Tells `missed` of the change once more, after such a replica has failed at it. */
+  readonly again?: () => void;
+  /** Receives the syncing replicas that have taken it. */
+  readonly followed?: number[];
 }
 
 export class FanOut {
@@ -159,7 +163,8 @@ export class FanOut {
     }
     for (const { index, answer } of calls) {
       const result = await answer;
-      if (result < 0) missed.failed(index, result);
+      if (result < 0) missed.failed(index, result, change.again ?? null);
+      else change.followed?.push(index);
     }
   }
 

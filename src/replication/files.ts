@@ -137,7 +137,8 @@ export class Files {
     const result = yield* fanOut.change({
       call: (replica, index) =>
         this.#with(file, replica, index, true, (handle) => replica.write(handle, data, position)),
-      follows: (replica) => missed.follows(replica, node),
+      follows: (replica) => missed.followsData(replica, node, position, end),
+      again: () => missed.data(node, position, end),
     });
     times.note(node);
     return result;
@@ -182,7 +183,11 @@ export class Files {
     const covered = yield* wait(intents.data(node));
     if (covered < 0) return covered;
     if (missed.active) missed.data(node, start, end);
-    const result = yield* fanOut.change({ call, follows: (replica) => missed.follows(replica, node) });
+    const result = yield* fanOut.change({
+      call,
+      follows: (replica) => missed.follows(replica, node),
+      again: () => missed.data(node, start, end),
+    });
     times.note(node);
     return result;
   }

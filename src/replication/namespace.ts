@@ -185,6 +185,7 @@ export class Namespace {
       attr,
       reread: (replica, _index, into) => replica.lookup(directory, name, into),
       follows: (replica) => missed.followsEntry(replica, directory, name),
+      again: () => missed.entry(directory, name),
     });
     if (result >= 0) times.note(directory);
     return result;
@@ -225,6 +226,7 @@ export class Namespace {
     const result = yield* fanOut.change({
       call: (r) => this.#orGone(r.unlink(orphans.directory, name), true),
       follows: (replica) => missed.followsEntry(replica, orphans.directory, name),
+      again: () => missed.entry(orphans.directory, name),
     });
     if (result >= 0) {
       node.orphanLinks = 0;
@@ -251,6 +253,7 @@ export class Namespace {
     const result = yield* fanOut.change({
       call,
       follows: (replica) => missed.followsEntry(replica, directory, name),
+      again: () => missed.entry(directory, name),
     });
     if (result >= 0) times.note(directory);
     return result;
@@ -300,6 +303,7 @@ export class Namespace {
     return yield* fanOut.change({
       call: (r) => this.#orThere(r.link(node, orphans.directory, name, null), true, r, orphans.directory, name, null),
       follows: (replica) => missed.followsEntry(replica, orphans.directory, name),
+      again: () => missed.entry(orphans.directory, name),
     });
   }
 
@@ -326,13 +330,16 @@ export class Namespace {
       const result = yield* wait(intents.rename(from, fromName, to, toName, exchange));
       if (result < 0) return result;
     }
-    if (missed.active) missed.rename(from, fromName, to, toName, exchange);
+    const followed: number[] = [];
     const result = yield* fanOut.change({
       call: (r) => this.#orMoved(r.rename(from, fromName, to, toName, flags), again && !exchange, r, to, toName),
       follows: (replica) =>
         missed.followsEntry(replica, from, fromName) && missed.followsEntry(replica, to, toName),
+      again: () => {}, // it is told below, without whom it failed on
+      followed,
     });
     if (result >= 0) {
+      if (missed.active) missed.rename(from, fromName, to, toName, exchange, followed);
       times.note(from);
       if (to !== orphans.directory) times.note(to);
     }

@@ -6,13 +6,14 @@
 import { ENOENT } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import type { Op } from "../util/op.ts";
-import type { Membership, ObjectLocks } from "./contracts.ts";
+import type { Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
 import { acquired, type FanOut } from "./fan-out.ts";
 import type { Tree, TreeNode } from "./tree.ts";
 
 export interface TimesDeps {
   readonly fanOut: FanOut;
   readonly membership: Membership;
+  readonly missed: MissedChanges;
   readonly locks: ObjectLocks;
   readonly tree: Tree;
   /** A node is noted, or settled: kept across a restart of the process. */
@@ -42,14 +43,14 @@ export class Times {
   /** Makes one node's time equal now, if it is noted. Answers 0 or a negative errno. */
   *settle(node: TreeNode): Op<number> {
     if (!this.#noted.has(node)) return 0;
-    const { fanOut, membership, locks, tree } = this.#deps;
+    const { membership, locks, tree } = this.#deps;
     let result = 0;
     {
       using _lock = yield* acquired(locks.acquire(node));
       // The others may have followed while this waited.
       if (!this.#noted.delete(node)) return 0;
       if (!node.detached && (membership.inSync.length > 1 || membership.syncing.length > 0)) {
-        result = yield* this.#equalize(node, fanOut);
+        result = yield* this.#equalize(node);
       }
     }
     this.#deps.onNoted(node, false);
@@ -57,7 +58,8 @@ export class Times {
     return result === -ENOENT ? 0 : result;
   }
 
-  *#equalize(node: TreeNode, fanOut: FanOut): Op<number> {
+  *#equalize(node: TreeNode): Op<number> {
+    const { fanOut, missed } = this.#deps;
     const attr = this.#attr;
     const handles = node.open?.handles;
     let leader = -1;
@@ -67,10 +69,12 @@ export class Times {
       return handle >= 0 ? replica.fgetattr(handle, attr) : replica.getattr(node, attr);
     });
     if (read < 0) return read;
+    if (missed.active) missed.attributes(node);
     const change = { mtime: { seconds: attr.mtime, nsec: attr.mtimeNsec } };
     return yield* fanOut.change({
       call: (replica, index) => (index === leader ? 0 : replica.setattr(node, handles?.[index] ?? -1, change, null)),
-      follows: () => true,
+      follows: (replica) => missed.follows(replica, node),
+      again: () => missed.attributes(node),
     });
   }
 
