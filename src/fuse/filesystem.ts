@@ -47,6 +47,11 @@ export interface AttrOut {
   attrValidSeconds: number;
 }
 
+/** Birth time beside the attributes; null where it is not known. */
+export interface StatxOut extends AttrOut {
+  btime: TimeIn | null;
+}
+
 export interface OpenOut {
   handle: FileHandle;
   /** FOPEN_* bits for the kernel. */
@@ -105,7 +110,10 @@ export interface StatfsOut {
 export interface DirectoryOut {
   /** `cookie`: where to go on after this entry. `type`: type bits of a mode. */
   add(name: ByteString, ino: number, type: number, cookie: bigint): boolean;
-  /** READDIRPLUS only: an entry with attributes; a taken one counts as a LOOKUP. nodeId 0: attributes not known. */
+  /**
+   * READDIRPLUS only: an entry with attributes; a taken one counts as a LOOKUP. nodeId 0: attributes not known (only
+   * `entry.attr.ino` counts), as "." and ".." must have it, which the kernel never forgets.
+   */
   addPlus(name: ByteString, entry: EntryOut, type: number, cookie: bigint): boolean;
 }
 
@@ -125,6 +133,8 @@ export interface FileSystem {
   lookup(request: Request, parent: NodeId, name: ByteString, out: EntryOut): Answer;
   forget(node: NodeId, lookups: number): void;
   getattr(request: Request, node: NodeId, handle: FileHandle | null, out: AttrOut): Answer;
+  /** What stat(1) and `statx(STATX_BTIME)` ask. Without it the kernel does with GETATTR and knows no birth times. */
+  statx?(request: Request, node: NodeId, handle: FileHandle | null, out: StatxOut): Answer;
   setattr(request: Request, node: NodeId, change: SetAttrIn, out: AttrOut): Answer;
   /** Answers the length of the target. */
   readlink(request: Request, node: NodeId, into: Uint8Array): Answer;
@@ -153,8 +163,8 @@ export interface FileSystem {
   ): Answer;
   link(request: Request, node: NodeId, newParent: NodeId, newName: ByteString, out: EntryOut): Answer;
 
-  /** `flags`: open(2) flags. */
-  open(request: Request, node: NodeId, flags: number, out: OpenOut): Answer;
+  /** `flags`: open(2) flags; `killSuidgid` as in SETATTR, with O_TRUNC. */
+  open(request: Request, node: NodeId, flags: number, out: OpenOut, killSuidgid: boolean): Answer;
   create(
     request: Request,
     parent: NodeId,
@@ -164,6 +174,7 @@ export interface FileSystem {
     umask: number,
     entry: EntryOut,
     out: OpenOut,
+    killSuidgid: boolean,
   ): Answer;
   tmpfile?(
     request: Request,

@@ -40,6 +40,7 @@ export const ENODATA = 61;
 export const EPROTO = 71;
 export const EOVERFLOW = 75;
 export const EOPNOTSUPP = 95;
+export const ECONNABORTED = 103;
 export const ECONNRESET = 104;
 export const ENOTCONN = 107;
 export const ETIMEDOUT = 110;
@@ -90,6 +91,7 @@ const names: Readonly<Record<number, string>> = {
   [EPROTO]: "EPROTO",
   [EOVERFLOW]: "EOVERFLOW",
   [EOPNOTSUPP]: "EOPNOTSUPP",
+  [ECONNABORTED]: "ECONNABORTED",
   [ECONNRESET]: "ECONNRESET",
   [ENOTCONN]: "ENOTCONN",
   [ETIMEDOUT]: "ETIMEDOUT",
