@@ -43,14 +43,15 @@ export class Times {
   /** Makes one node's time equal now, if it is noted. Answers 0 or a negative errno. */
   *settle(node: TreeNode): Op<number> {
     if (!this.#noted.has(node)) return 0;
-    const { membership, locks, tree } = this.#deps;
+    const { membership, missed, locks, tree } = this.#deps;
     let result = 0;
     {
       using _lock = yield* acquired(locks.acquire(node));
       // The others may have followed while this waited.
       if (!this.#noted.delete(node)) return 0;
-      if (!node.detached && (membership.inSync.length > 1 || membership.syncing.length > 0)) {
-        result = yield* this.#equalize(node);
+      if (!node.detached) {
+        if (missed.active) missed.attributes(node);
+        if (membership.inSync.length > 1 || membership.syncing.length > 0) result = yield* this.#equalize(node);
       }
     }
     this.#deps.onNoted(node, false);
@@ -69,7 +70,6 @@ export class Times {
       return handle >= 0 ? replica.fgetattr(handle, attr) : replica.getattr(node, attr);
     });
     if (read < 0) return read;
-    if (missed.active) missed.attributes(node);
     const change = { mtime: { seconds: attr.mtime, nsec: attr.mtimeNsec } };
     return yield* fanOut.change({
       call: (replica, index) => (index === leader ? 0 : replica.setattr(node, handles?.[index] ?? -1, change, null)),
