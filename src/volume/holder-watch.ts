@@ -2,8 +2,8 @@
  * Is the volume process still able to answer? The holder looks once in a while at the status page and at what /proc
  * says, and `decideWatch` (pure) tells whether the process has to be replaced.
  *
- * A process is stuck when one of these lasts as long as the deadline: it is at work, and neither its loop nor a
- * replica's call has moved; or it was stopped (SIGSTOP). And it is gone, though its parent has not been told, when
+ * A process is stuck when one of these lasts as long as the deadline: it is at work, and its loop has not
+ * moved; or it was stopped (SIGSTOP). And it is gone, though its parent has not been told, when
  * SIGKILL is pending or its main thread is a zombie: a thread of it hangs in the kernel. (A process to which SIGKILL was
  * delivered never sees user mode again.)
  */
@@ -36,7 +36,6 @@ export function parseProcessState(status: string): ProcessState {
 /** What was seen last, and since when it has not moved. */
 export interface Watch {
   readonly turns: number;
-  readonly calls: number;
   readonly stopped: boolean;
   readonly sinceMs: number;
 }
@@ -63,9 +62,8 @@ export function decideWatch(
   const stopped = process.state === "T";
   if (!stopped && page?.working !== true) return { kind: "well", watch: null };
   const turns = page?.turns ?? 0;
-  const calls = page?.calls ?? 0;
-  if (before === null || before.turns !== turns || before.calls !== calls || before.stopped !== stopped) {
-    return { kind: "well", watch: { turns, calls, stopped, sinceMs: nowMs } };
+  if (before === null || before.turns !== turns || before.stopped !== stopped) {
+    return { kind: "well", watch: { turns, stopped, sinceMs: nowMs } };
   }
   if (nowMs - before.sinceMs < deadlineMs) return { kind: "well", watch: before };
   const avoid = replicasInCall(page);

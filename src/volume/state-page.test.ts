@@ -23,10 +23,10 @@ test("the page tells work from rest and names the replica whose call is running"
   assert.equal(read()?.working, false);
   writer.wake();
   writer.request(16, 0x1_0000_0002n);
-  writer.enter(0);
+  writer.loopCalls(0)[0] = 1;
   const stuck = read();
   assert.deepEqual([stuck?.working, stuck?.callReplica, stuck?.opcode, stuck?.unique], [true, 0, 16, 0x1_0000_0002n]);
-  writer.leave();
+  writer.loopCalls(0)[0] = 0;
   assert.equal(read()?.callReplica, null);
 });
 
@@ -34,7 +34,7 @@ test("replicas with a call on the loop or on threads are those that a successor 
   const { writer, read } = page();
   writer.attach(1);
   assert.deepEqual(replicasInCall(read()), []);
-  writer.enter(2);
+  writer.loopCalls(2)[0] = 1;
   writer.threadCalls(5, 3);
   assert.deepEqual(replicasInCall(read()), [2, 5]);
 });
@@ -42,7 +42,7 @@ test("replicas with a call on the loop or on threads are those that a successor 
 test("attaching clears what an earlier process left", () => {
   const { writer, read } = page();
   writer.attach(1);
-  writer.enter(2);
+  writer.loopCalls(2)[0] = 1;
   writer.threadCalls(1, 1);
   writer.attach(2);
   assert.deepEqual(replicasInCall(read()), []);

@@ -21,12 +21,11 @@ const AT_VERSION = 1;
 const AT_PID = 2;
 const AT_TURNS = 3;
 const AT_WORKING = 4;
-const AT_CALLS = 5;
-const AT_CALL_REPLICA = 6;
 const AT_OPCODE = 7;
 const AT_UNIQUE_LOW = 8;
 const AT_UNIQUE_HIGH = 9;
 const AT_THREAD_CALLS = 16;
+const AT_LOOP_CALLS = 24;
 
 /** The volume process's side. Every method is one or two stores to memory. */
 export class StatePageWriter {
@@ -56,14 +55,9 @@ export class StatePageWriter {
     this.#words[AT_WORKING] = 0;
   }
 
-  /** A replica's call begins on the loop, and the process hangs if it does. */
-  enter(replica: number): void {
-    this.#words[AT_CALLS] = (this.#words[AT_CALLS] as number) + 1;
-    this.#words[AT_CALL_REPLICA] = replica + 1;
-  }
-
-  leave(): void {
-    this.#words[AT_CALL_REPLICA] = 0;
+  /** A word that is 1 while a call of this replica is running on the loop: the process hangs if it does. */
+  loopCalls(replica: number): Int32Array {
+    return new Int32Array(this.#words.buffer, this.#words.byteOffset + (AT_LOOP_CALLS + replica) * 4, 1);
   }
 
   /** The request that is being carried out, for the log if it is the last one. */
@@ -84,7 +78,6 @@ export interface StatePage {
   readonly pid: number;
   readonly turns: number;
   readonly working: boolean;
-  readonly calls: number;
   /** Index of the replica whose call is running on the loop; null if none is. */
   readonly callReplica: number | null;
   readonly opcode: number;
@@ -95,17 +88,16 @@ export interface StatePage {
 
 /** null if these bytes are not a page of this version, or no process has attached to it yet. */
 export function decodeStatePage(bytes: Uint8Array): StatePage | null {
-  if (bytes.byteLength < (AT_THREAD_CALLS + MAX_REPLICAS) * 4) return null;
+  if (bytes.byteLength < (AT_LOOP_CALLS + MAX_REPLICAS) * 4) return null;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const word = (at: number) => view.getUint32(at * 4, true);
   if (word(AT_MAGIC) !== MAGIC || word(AT_VERSION) !== VERSION) return null;
-  const callReplica = word(AT_CALL_REPLICA);
+  const callReplica = Array.from({ length: MAX_REPLICAS }, (_, i) => word(AT_LOOP_CALLS + i)).findIndex((w) => w !== 0);
   return {
     pid: word(AT_PID),
     turns: word(AT_TURNS),
     working: word(AT_WORKING) !== 0,
-    calls: word(AT_CALLS),
-    callReplica: callReplica === 0 ? null : callReplica - 1,
+    callReplica: callReplica < 0 ? null : callReplica,
     opcode: word(AT_OPCODE),
     unique: (BigInt(word(AT_UNIQUE_HIGH)) << 32n) | BigInt(word(AT_UNIQUE_LOW)),
     threadCalls: Array.from({ length: MAX_REPLICAS }, (_, replica) => word(AT_THREAD_CALLS + replica)),
