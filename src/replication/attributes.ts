@@ -46,6 +46,7 @@ export class Attributes {
     });
     // A new size stamps each replica's own time.
     if (result >= 0 && change.size !== undefined && change.mtime === undefined) this.#deps.times.note(node);
+    if (result >= 0 && change.size === 0) this.#deps.intents.truncated(node);
     return result;
   }
 

@@ -22,6 +22,16 @@ import type { Tree, TreeNode } from "./tree.ts";
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
 
+/**
+ * Remembers across a restart of the process what two names meant on each replica before they were exchanged: done twice,
+ * an exchange would be undone.
+ */
+export interface ExchangeMemo {
+  /** Inode numbers of both names, by replica; null if the request that is sent again had not begun. */
+  load(): ReadonlyMap<number, readonly [number, number]> | null;
+  save(inos: ReadonlyMap<number, readonly [number, number]>): void;
+}
+
 export interface NamespaceDeps {
   readonly fanOut: FanOut;
   readonly membership: Membership;
@@ -266,6 +276,7 @@ export class Namespace {
     toName: ByteString,
     flags: number,
     again: boolean,
+    memo: ExchangeMemo,
   ): Op<number> {
     const { tree, orphans } = this.#deps;
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return -EINVAL;
@@ -277,7 +288,7 @@ export class Namespace {
       if (saved < 0) return saved;
       kept = target;
     }
-    const result = yield* this.#move(from, fromName, to, toName, flags, again);
+    const result = yield* this.#move(from, fromName, to, toName, flags, again, memo);
     if (kept !== null) {
       if (result >= 0) {
         kept.orphanLinks = 1;
@@ -315,6 +326,7 @@ export class Namespace {
     toName: ByteString,
     flags: number,
     again: boolean,
+    memo: ExchangeMemo | null = null,
   ): Op<number> {
     const { fanOut, intents, missed, locks, tree, times, orphans } = this.#deps;
     using _locks = yield* this.#lockBoth(locks, from, to);
@@ -331,10 +343,17 @@ export class Namespace {
       if (result < 0) return result;
     }
     const followed: number[] = [];
+    const before =
+      exchange && memo !== null ? yield* this.#beforeExchange(from, fromName, to, toName, again, memo) : null;
     const result = yield* fanOut.change({
-      call: (r) => this.#orMoved(r.rename(from, fromName, to, toName, flags), again && !exchange, r, to, toName),
-      follows: (replica) =>
-        missed.followsEntry(replica, from, fromName) && missed.followsEntry(replica, to, toName),
+      call: (r, index) => {
+        const pair = before?.get(index);
+        if (exchange && again && pair !== undefined) {
+          return start(this.#exchangeAgain(r, from, fromName, to, toName, pair[1]));
+        }
+        return this.#orMoved(r.rename(from, fromName, to, toName, flags), again && !exchange, r, to, toName);
+      },
+      follows: (replica) => missed.followsEntry(replica, from, fromName) && missed.followsEntry(replica, to, toName),
       again: () => {}, // it is told below, without whom it failed on
       followed,
     });
@@ -344,6 +363,42 @@ export class Namespace {
       if (to !== orphans.directory) times.note(to);
     }
     return result;
+  }
+
+  *#beforeExchange(
+    from: TreeNode,
+    fromName: ByteString,
+    to: TreeNode,
+    toName: ByteString,
+    again: boolean,
+    memo: ExchangeMemo,
+  ): Op<ReadonlyMap<number, readonly [number, number]> | null> {
+    const earlier = again ? memo.load() : null;
+    if (earlier !== null) return earlier;
+    const inos = new Map<number, readonly [number, number]>();
+    for (const index of this.#deps.membership.inSync) {
+      const replica = this.#deps.fanOut.replica(index);
+      const a = yield* wait(replica.lookup(from, fromName, this.#scratch));
+      const ino = this.#scratch.ino;
+      const b = yield* wait(replica.lookup(to, toName, this.#scratch));
+      if (a >= 0 && b >= 0) inos.set(index, [ino, this.#scratch.ino]);
+    }
+    memo.save(inos);
+    return null;
+  }
+
+  /** Exchanged already, if the one name now means what the other one meant before. */
+  *#exchangeAgain(
+    replica: Replica,
+    from: TreeNode,
+    fromName: ByteString,
+    to: TreeNode,
+    toName: ByteString,
+    otherIno: number,
+  ): Op<number> {
+    const looked = yield* wait(replica.lookup(from, fromName, this.#scratch));
+    if (looked >= 0 && this.#scratch.ino === otherIno) return 0;
+    return yield* wait(replica.rename(from, fromName, to, toName, RENAME_EXCHANGE));
   }
 
   #mayBeDirectory(node: TreeNode | undefined): boolean {
@@ -377,4 +432,3 @@ export class Namespace {
     for (let i = 0; i < this.#deps.slots; i++) this.#deps.fanOut.slot(i)?.forget(node);
   }
 }
-

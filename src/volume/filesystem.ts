@@ -11,8 +11,8 @@ import {
   type FileSystem,
   type NodeId,
   type OpenOut,
-  ROOT_NODE,
   type Request,
+  ROOT_NODE,
   type SetAttrIn,
   type StatfsOut,
   type TimeIn,
@@ -20,11 +20,12 @@ import {
 import { fileSystemTime } from "../posix/clock.ts";
 import type { AttrChange, DirectoryEntries, TimeSpec } from "../replica/replica.ts";
 import type { Attributes } from "../replication/attributes.ts";
-import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
+import type { Intents } from "../replication/contracts.ts";
 import type { FanOut } from "../replication/fan-out.ts";
 import type { Files } from "../replication/files.ts";
-import type { Namespace } from "../replication/namespace.ts";
+import type { ExchangeMemo, Namespace } from "../replication/namespace.ts";
 import type { OpenFile } from "../replication/open-file.ts";
+import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
 import type { Times } from "../replication/times.ts";
 import type { TreeNode } from "../replication/tree.ts";
 import type { ByteString } from "../util/byte-string.ts";
@@ -54,7 +55,8 @@ export interface VolumeDeps {
   readonly files: Files;
   readonly fanOut: FanOut;
   readonly times: Times;
-  readonly intents: { created(directory: TreeNode, node: TreeNode): void };
+  readonly intents: Pick<Intents, "created">;
+  readonly exchangeMemo: (unique: bigint) => ExchangeMemo;
   /** What all replicas can do. */
   readonly abilities: () => VolumeAbilities;
   /** May so many bytes more be written? 0 or a negative errno. */
@@ -256,7 +258,8 @@ export class VolumeFileSystem implements FileSystem {
     const refused = this.#refuse(from, name) || this.#refuse(to, newName);
     if (refused < 0) return refused;
     if (flags !== 0 && !this.#deps.abilities().renameFlags) return -EOPNOTSUPP;
-    return start(names.rename(from, name, to, newName, flags, request.resent));
+    const memo = this.#deps.exchangeMemo(request.unique);
+    return start(names.rename(from, name, to, newName, flags, request.resent, memo));
   }
 
   // ---- attributes -----------------------------------------------------------------------------------------------
@@ -363,7 +366,14 @@ export class VolumeFileSystem implements FileSystem {
     return listed.length;
   }
 
-  setxattr(request: Request, id: NodeId, name: ByteString, value: Uint8Array, flags: number, killSgid: boolean): Answer {
+  setxattr(
+    request: Request,
+    id: NodeId,
+    name: ByteString,
+    value: Uint8Array,
+    flags: number,
+    killSgid: boolean,
+  ): Answer {
     if (this.#options.readOnly) return -EROFS;
     return this.#xattr(id, name, (node) => this.#setxattr(request, node, name, value, flags, killSgid));
   }
@@ -758,4 +768,3 @@ export class VolumeFileSystem implements FileSystem {
 }
 
 const O_DIRECT = process.arch === "arm64" ? 0o200000 : 0o40000;
-

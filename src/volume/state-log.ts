@@ -35,8 +35,8 @@ const FIRST_CAPACITY_BYTES = 16 * 1024 * 1024;
 // Header: u32 magic @0, version @4; f64 used @8, next id @16; facts of the owner from @64 on.
 const H_USED = 1;
 const H_NEXT_ID = 2;
-export const FACTS_OFFSET = 64;
-export const FACTS_BYTES = 128;
+const FACTS_OFFSET = 64;
+const FACTS_BYTES = HEADER_BYTES - FACTS_OFFSET;
 
 export interface StateRecord {
   readonly offset: number;
@@ -128,7 +128,7 @@ export class StateLog {
     return this.#f64[H_USED] as number;
   }
 
-  /** For the owner's own facts, 128 bytes that survive as well. */
+  /** For the owner's own facts, 192 bytes that survive as well (see `state-facts.ts`). */
   facts(): DataView {
     return new DataView(this.#memory.buffer, FACTS_OFFSET, FACTS_BYTES);
   }

@@ -1,0 +1,60 @@
+/**
+ * Facts beside the nodes in the state log's header: what was agreed with the kernel, and what two names meant on each
+ * replica before they were exchanged.
+ *
+ *   u32 agreed @0 (1 once it is), u32 minor @4, u64 flags @8, u32 largest write @16
+ *   u64 unique @24 of the exchange, u32 replicas @32 (bits), f64 pairs @40: two for each of 8 replicas
+ */
+import type { Negotiated } from "../fuse/filesystem.ts";
+import type { ExchangeMemo } from "../replication/namespace.ts";
+import type { StateLog } from "./state-log.ts";
+
+const MAX_REPLICAS = 8;
+
+export function saveNegotiated(log: StateLog, agreed: Negotiated): void {
+  const facts = log.facts();
+  facts.setUint32(4, agreed.minor, true);
+  facts.setBigUint64(8, agreed.flags, true);
+  facts.setUint32(16, agreed.maxWriteBytes, true);
+  facts.setUint32(0, 1, true);
+}
+
+export function loadNegotiated(log: StateLog): Negotiated | null {
+  const facts = log.facts();
+  if (facts.getUint32(0, true) !== 1) return null;
+  return {
+    minor: facts.getUint32(4, true),
+    flags: facts.getBigUint64(8, true),
+    maxWriteBytes: facts.getUint32(16, true),
+  };
+}
+
+/** Of the request with this number. The kernel has one exchange of two names under way at a time, we remember the last. */
+export function exchangeMemo(log: StateLog, unique: bigint): ExchangeMemo {
+  return {
+    load() {
+      const facts = log.facts();
+      if (facts.getBigUint64(24, true) !== unique) return null;
+      const bits = facts.getUint32(32, true);
+      const pairs = new Map<number, readonly [number, number]>();
+      for (let i = 0; i < MAX_REPLICAS; i++) {
+        if ((bits & (1 << i)) !== 0) {
+          pairs.set(i, [facts.getFloat64(40 + i * 16, true), facts.getFloat64(48 + i * 16, true)]);
+        }
+      }
+      return pairs;
+    },
+    save(pairs) {
+      const facts = log.facts();
+      facts.setBigUint64(24, 0n, true);
+      let bits = 0;
+      for (const [i, [a, b]] of pairs) {
+        bits |= 1 << i;
+        facts.setFloat64(40 + i * 16, a, true);
+        facts.setFloat64(48 + i * 16, b, true);
+      }
+      facts.setUint32(32, bits, true);
+      facts.setBigUint64(24, unique, true);
+    },
+  };
+}
