@@ -47,10 +47,11 @@ export interface Change {
 export class FanOut {
   readonly #deps: FanOutDeps;
   readonly #fullPolicy: FullPolicy;
-  #underWay = 0;
+  /** Changes that have begun and not ended since the last `drained` asked, and those from before it. */
+  #underWay = { count: 0, onZero: null as (() => void) | null };
   /** Pending while a barrier holds changes back. */
   #gate: Promise<void> | null = null;
-  #drained: (() => void) | null = null;
+  #draining: Promise<void> = Promise.resolve();
 
   constructor(deps: FanOutDeps, options: { readonly fullPolicy: FullPolicy }) {
     this.#deps = deps;
@@ -73,11 +74,7 @@ export class FanOut {
     const gate = Promise.withResolvers<void>();
     this.#gate = gate.promise;
     try {
-      if (this.#underWay > 0) {
-        await new Promise<void>((resolve) => {
-          this.#drained = resolve;
-        });
-      }
+      await this.drained();
       return await act();
     } finally {
       this.#gate = null;
@@ -85,17 +82,29 @@ export class FanOut {
     }
   }
 
+  /** Resolves when every change that is under way now has ended; new ones are not held back. */
+  drained(): Promise<void> {
+    const before = this.#underWay;
+    if (before.count > 0) {
+      this.#underWay = { count: 0, onZero: null };
+      const ended = new Promise<void>((resolve) => {
+        before.onZero = resolve;
+      });
+      const earlier = this.#draining;
+      this.#draining = ended.then(() => earlier);
+    }
+    return this.#draining;
+  }
+
   /** Carries a change out on all in-sync replicas; answers what the application is told. */
   *change(change: Change): Op<number> {
     while (this.#gate !== null) yield this.#gate;
-    this.#underWay++;
+    const underWay = this.#underWay;
+    underWay.count++;
     try {
       return yield* this.#carryOut(change);
     } finally {
-      if (--this.#underWay === 0 && this.#drained !== null) {
-        this.#drained();
-        this.#drained = null;
-      }
+      if (--underWay.count === 0) underWay.onZero?.();
     }
   }
 
