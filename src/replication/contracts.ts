@@ -62,8 +62,6 @@ export interface Intents {
   created(directory: TreeNode, node: TreeNode): void;
   /** A covered file was cut to nothing: its data are as a new file's from now on. */
   truncated(node: TreeNode): void;
-  /** A file was just cut to nothing: its data need no intent for what is written from now on. */
-  truncated(node: TreeNode): void;
   /** Something moves, and if it is a directory all that was recorded below it. Covers both directories' entries. */
   rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number>;
 }
@@ -92,8 +90,6 @@ export interface MissedChanges {
   /** May this syncing replica take a change to this object (it is repaired there)? */
   follows(replica: number, node: TreeNode): boolean;
   /** The same for bytes [start, end) of a file, of which others may still differ. */
-  followsData(replica: number, node: TreeNode, start: number, end: number): boolean;
-  /** The same for a change of these bytes alone. */
   followsData(replica: number, node: TreeNode, start: number, end: number): boolean;
   /** The same for a name in a directory. */
   followsEntry(replica: number, directory: TreeNode, name: ByteString): boolean;

@@ -172,12 +172,7 @@ export class Files {
     );
   }
 
-  *#change(
-    node: TreeNode,
-    start: number,
-    end: number,
-    call: (replica: Replica, index: number) => Answer,
-  ): Op<number> {
+  *#change(node: TreeNode, start: number, end: number, call: (replica: Replica, index: number) => Answer): Op<number> {
     const { intents, missed, locks, fanOut, times } = this.#deps;
     using _lock = yield* acquired(locks.acquire(node)); // may change the size: the whole file
     const covered = yield* wait(intents.data(node));
@@ -185,7 +180,7 @@ export class Files {
     if (missed.active) missed.data(node, start, end);
     const result = yield* fanOut.change({
       call,
-      follows: (replica) => missed.follows(replica, node),
+      follows: (replica) => missed.followsData(replica, node, start, end),
       again: () => missed.data(node, start, end),
     });
     times.note(node);
@@ -198,4 +193,3 @@ export class Files {
     );
   }
 }
-

@@ -1,0 +1,477 @@
+/**
+ * What one replica that is left behind has missed: marks on a tree of names, which the volume's renames move along.
+ *
+ * Marks of a node: ENTRY, whatever has this name may be missing, stale or another object on the replica; ATTRIBUTES;
+ * byte ranges of data; SCAN, entries of this directory may differ, and what of them changed since the intents began;
+ * TREE, everything at and below it may differ. SCAN and TREE are walks: `cursor` null means not begun; else names up to
+ * the cursor, in byte order, are done, and count only by marks of their own.
+ *
+ * - Dirtiness is inherited: below an ENTRY nothing is reachable, below a TREE or SCAN not what the walk has yet to reach.
+ * - Marks only ever grow, except by `clear*`, which a resync calls under the object's lock, and by a rename's moving them.
+ * - A renamed object keeps in `origin` where the replica still has it, if that is certain; a resync renames it there.
+ * - Memory is bounded: beyond `maxNodes` the fullest subtree becomes one TREE mark.
+ */
+import type { ByteString } from "../util/byte-string.ts";
+import { DirtyRanges } from "./dirty-ranges.ts";
+import type { Path } from "./node-path.ts";
+import { TargetPlace } from "./target-places.ts";
+
+export const ENTRY = 1;
+export const ATTRIBUTES = 2;
+export const SCAN = 4;
+export const TREE = 8;
+
+export type Origin = TargetPlace<DirtyNode>;
+
+export class DirtyNode {
+  parent: DirtyNode | null;
+  name: ByteString;
+  children: Map<ByteString, DirtyNode> | null = null;
+  flags = 0;
+  ranges: DirtyRanges | null = null;
+  /** How far a walk of this directory has come; null: not begun. */
+  cursor: ByteString | null = null;
+  /** Where the replica has the object that now has this name. */
+  origin: Origin | null = null;
+
+  constructor(parent: DirtyNode | null, name: ByteString) {
+    this.parent = parent;
+    this.name = name;
+  }
+
+  get hasMarks(): boolean {
+    return this.flags !== 0 || this.ranges !== null;
+  }
+
+  get isWalking(): boolean {
+    return (this.flags & (TREE | SCAN)) !== 0 && this.cursor !== null;
+  }
+
+  /** True where a walk of this directory has yet to reach the name. */
+  awaits(name: ByteString): boolean {
+    return (this.flags & (TREE | SCAN)) !== 0 && (this.cursor === null || name > this.cursor);
+  }
+
+  path(): ByteString[] {
+    const path: ByteString[] = [];
+    for (let node: DirtyNode = this; node.parent !== null; node = node.parent) path.push(node.name);
+    return path.reverse();
+  }
+}
+
+type SavedNode = [
+  depth: number,
+  name: ByteString,
+  flags: number,
+  ranges: [number, number | null][],
+  cursor: ByteString | null,
+  origin: ByteString[] | null,
+];
+
+export class DirtySet {
+  readonly root = new DirtyNode(null, "");
+  /** The replica's own tree, as far as origins lie in it. */
+  readonly target: Origin = new TargetPlace<DirtyNode>(null, "");
+  readonly #maxNodes: number;
+  #size = 0;
+
+  constructor(options: { readonly maxNodes?: number } = {}) {
+    this.#maxNodes = options.maxNodes ?? 100_000;
+  }
+
+  get isEmpty(): boolean {
+    return this.root.children === null && !this.root.hasMarks;
+  }
+
+  /** Nodes with marks, and those that lead to them. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Is anything known to be missed about the object of this name: may a change of the name not be made there? */
+  isEntryDirty(directory: Path, name: ByteString): boolean {
+    const node = this.#clean(directory);
+    return node === undefined || (node !== null && (node.awaits(name) || node.children?.has(name) === true));
+  }
+
+  /** Must data and attributes of the object not be changed on the replica, since it or its name is not repaired? */
+  isDirty(path: Path): boolean {
+    const node = this.#clean(path);
+    return node === undefined || node?.hasMarks === true;
+  }
+
+  /** Like `isDirty`, for bytes [start, end) of a file: true where it is only other bytes or attributes that differ. */
+  isRangeDirty(path: Path, start: number, end: number): boolean {
+    const node = this.#clean(path);
+    if (node === undefined) return true;
+    if (node === null || !node.hasMarks) return false;
+    return (node.flags & ~ATTRIBUTES) !== 0 || node.ranges?.intersects(start, end) === true;
+  }
+
+  find(path: Path): DirtyNode | null {
+    let node = this.root;
+    for (const name of path) {
+      const next = node.children?.get(name);
+      if (next === undefined) return null;
+      node = next;
+    }
+    return node;
+  }
+
+  /** A name appears, disappears, or comes to mean another object. */
+  entry(directory: Path, name: ByteString): void {
+    const node = this.#mark(directory, name);
+    if (node !== null) node.flags |= ENTRY;
+    this.#bound();
+  }
+
+  attributes(path: Path): void {
+    const node = this.#mark(path);
+    if (node !== null) node.flags |= ATTRIBUTES;
+    this.#bound();
+  }
+
+  data(path: Path, start: number, end: number): void {
+    const node = this.#mark(path);
+    if (node !== null) {
+      node.ranges ??= new DirtyRanges();
+      node.ranges.add(start, end);
+      node.flags |= ATTRIBUTES; // its times, and perhaps its size
+    }
+    this.#bound();
+  }
+
+  /** Names in the directory, and which of its entries changed, are uncertain. */
+  scan(path: Path): void {
+    const node = this.#mark(path);
+    if (node !== null) {
+      node.flags |= SCAN | ATTRIBUTES;
+      node.cursor = null;
+    }
+    this.#bound();
+  }
+
+  /** Everything at this path and below it is uncertain. */
+  tree(path: Path): void {
+    const node = this.#mark(path);
+    if (node !== null) this.#becomeTree(node);
+    this.#bound();
+  }
+
+  /** A rename that has happened, and that the replica has not followed. */
+  rename(from: Path, fromName: ByteString, to: Path, toName: ByteString, exchange: boolean): void {
+    const fromPath = [...from, fromName];
+    const toPath = [...to, toName];
+    const a = this.#lift(fromPath);
+    const b = this.#lift(toPath);
+    if (exchange) this.#place(b, from, fromName);
+    else {
+      this.#release(b);
+      this.entry(from, fromName);
+    }
+    this.#place(a, to, toName);
+    this.#bound();
+  }
+
+  /** A rename that has happened on the replica as well: marks below, and where it has what, move along. */
+  follow(from: Path, fromName: ByteString, to: Path, toName: ByteString, exchange: boolean): void {
+    const aPlace = this.placeOf([...from, fromName]);
+    const bPlace = this.placeOf([...to, toName]);
+    const a = this.find([...from, fromName]);
+    const b = this.find([...to, toName]);
+    if (a !== null) this.#unhook(a);
+    if (b !== null) this.#unhook(b);
+    if (exchange && b !== null) this.#place(b, from, fromName);
+    else if (b !== null) this.#release(b);
+    if (a !== null) this.#place(a, to, toName);
+    if (aPlace === null || bPlace === null) return;
+    const [aParent, bParent] = [aPlace.parent, bPlace.parent];
+    if (aParent === null || bParent === null) return;
+    aPlace.moveTo(bParent, toName);
+    if (exchange) bPlace.moveTo(aParent, fromName);
+    aPlace.prune();
+    bPlace.prune();
+  }
+
+  /** The next node to work on: names from the top; of a walk, first what it has found. */
+  next(): DirtyNode | null {
+    let node = this.root;
+    for (;;) {
+      if (node.hasMarks && !node.isWalking) return node;
+      if (node.isWalking && (node.flags & (ENTRY | ATTRIBUTES)) !== 0) return node;
+      const first = node.children?.values().next().value;
+      if (first === undefined) return node.hasMarks ? node : null;
+      node = first;
+    }
+  }
+
+  clearFlags(node: DirtyNode, flags: number): void {
+    node.flags &= ~flags;
+    if ((flags & ENTRY) !== 0) this.setOrigin(node, null);
+    if ((node.flags & (TREE | SCAN)) === 0) node.cursor = null;
+    this.#prune(node);
+  }
+
+  clearData(node: DirtyNode, start: number, end: number): void {
+    node.ranges?.remove(start, end);
+    if (node.ranges?.isEmpty === true) node.ranges = null;
+    this.#prune(node);
+  }
+
+  /** The object is gone from the volume and from the replica: nothing at or below the name is left to do. */
+  clearAll(node: DirtyNode): void {
+    this.#dropChildren(node);
+    node.flags = 0;
+    node.ranges = null;
+    node.cursor = null;
+    this.setOrigin(node, null);
+    this.#prune(node);
+  }
+
+  /** Makes a node of its own for one name that a walk has reached. The walk must have passed it. */
+  found(directory: DirtyNode, name: ByteString, flags: number): DirtyNode {
+    const node = this.#child(directory, name);
+    if ((flags & TREE) !== 0) this.#becomeTree(node);
+    node.flags |= flags;
+    return node;
+  }
+
+  /** Begins a walk anew where a live change may have been absorbed, or ends it. */
+  setCursor(node: DirtyNode, cursor: ByteString): void {
+    node.cursor = cursor;
+  }
+
+  setOrigin(node: DirtyNode, origin: Origin | null): void {
+    const old = node.origin;
+    node.origin = origin;
+    if (origin !== null) origin.claimant = node;
+    if (old !== null && old !== origin) {
+      old.claimant = null;
+      old.prune();
+    }
+  }
+
+  /** Where the replica has what the volume has at this path; null where that is not certain. */
+  placeOf(path: Path): Origin | null {
+    let node: DirtyNode | null = this.root;
+    let place = this.target;
+    for (const name of path) {
+      if (node?.awaits(name) === true) return null;
+      node = node?.children?.get(name) ?? null;
+      if (node !== null && (node.flags & ENTRY) !== 0) {
+        if (node.origin === null) return null;
+        place = node.origin;
+      } else place = place.child(name);
+    }
+    return place;
+  }
+
+  /** How much is known to be left: nodes with marks, and bytes in ranges (a whole file counts nothing here). */
+  counts(): { readonly files: number; readonly bytes: number } {
+    let files = 0;
+    let bytes = 0;
+    for (const { node } of this.#walk()) {
+      if (node.hasMarks) files++;
+      if (node.ranges !== null)
+        for (const [start, end] of node.ranges.list()) if (end !== Number.POSITIVE_INFINITY) bytes += end - start;
+    }
+    return { files, bytes };
+  }
+
+  /** As text, to be kept where a later process finds it. */
+  save(): string {
+    const nodes: SavedNode[] = [];
+    for (const { node, depth } of this.#walk()) {
+      const ranges = (node.ranges?.list() ?? []).map(([a, b]): [number, number | null] => [
+        a,
+        Number.isFinite(b) ? b : null,
+      ]);
+      nodes.push([depth, node.name, node.flags, ranges, node.cursor, node.origin?.path() ?? null]);
+    }
+    return JSON.stringify({ version: 1, nodes });
+  }
+
+  /** null if the text is not what `save` wrote: the whole tree must be taken as dirty then. */
+  static load(text: string, options: { readonly maxNodes?: number } = {}): DirtySet | null {
+    try {
+      const saved = JSON.parse(text) as { version?: unknown; nodes?: unknown };
+      if (saved.version !== 1 || !Array.isArray(saved.nodes)) return null;
+      const set = new DirtySet(options);
+      const above: DirtyNode[] = [];
+      for (const [depth, name, flags, ranges, cursor, origin] of saved.nodes as SavedNode[]) {
+        if (!Number.isInteger(depth) || depth < 0 || depth > above.length || !Number.isInteger(flags)) return null;
+        if (typeof name !== "string" || (cursor !== null && typeof cursor !== "string")) return null;
+        const node = depth === 0 ? set.root : set.#child(above[depth - 1] as DirtyNode, name);
+        above.length = depth;
+        above.push(node);
+        node.flags = flags;
+        // A walk's listing is gone; what it had done stays done.
+        node.cursor = cursor;
+        for (const [start, end] of ranges) {
+          node.ranges ??= new DirtyRanges();
+          node.ranges.add(start, end ?? Number.POSITIVE_INFINITY);
+        }
+        if (origin !== null) {
+          let place = set.target;
+          for (const part of origin) place = place.child(part);
+          set.setOrigin(node, place);
+        }
+      }
+      return set;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Adds all marks of another set; origins only where this set knows nothing of the path. */
+  addAll(other: DirtySet): void {
+    for (const { node } of other.#walk()) {
+      if (!node.hasMarks) continue;
+      const path = node.path();
+      const mine = this.#mark(path);
+      if (mine === null) continue;
+      if (node.origin !== null || (mine.origin !== null && (node.flags & ENTRY) !== 0)) this.setOrigin(mine, null);
+      if ((node.flags & TREE) !== 0 || node.origin !== null) this.#becomeTree(mine);
+      mine.flags |= node.flags;
+      mine.cursor = null;
+      if (node.ranges !== null) {
+        mine.ranges ??= new DirtyRanges();
+        mine.ranges.addAll(node.ranges);
+      }
+    }
+    this.#bound();
+  }
+
+  /** The node of a path that can be reached on the replica: null where there are no marks, undefined if it cannot. */
+  #clean(path: Path): DirtyNode | null | undefined {
+    let node = this.root;
+    for (const name of path) {
+      if (node.awaits(name)) return undefined;
+      const next = node.children?.get(name);
+      if (next === undefined) return null;
+      if ((next.flags & ENTRY) !== 0) return undefined;
+      node = next;
+    }
+    return node;
+  }
+
+  /** The node for a mark; null where a TREE that has not begun will come across it anyway. */
+  #mark(directory: Path, name?: ByteString): DirtyNode | null {
+    let node = this.root;
+    for (const part of directory) {
+      if ((node.flags & TREE) !== 0 && node.cursor === null) return null;
+      node = this.#child(node, part);
+    }
+    if ((node.flags & TREE) !== 0 && node.cursor === null) return null;
+    return name === undefined ? node : this.#child(node, name);
+  }
+
+  #child(node: DirtyNode, name: ByteString): DirtyNode {
+    let child = node.children?.get(name);
+    if (child === undefined) {
+      child = new DirtyNode(node, name);
+      node.children ??= new Map();
+      node.children.set(name, child);
+      this.#size++;
+    }
+    return child;
+  }
+
+  #becomeTree(node: DirtyNode): void {
+    this.#dropChildren(node);
+    node.flags = (node.flags & ENTRY) | TREE | ATTRIBUTES;
+    node.cursor = null;
+    node.ranges = null;
+  }
+
+  /** Takes the marks of an object out of its place, with where the replica has it. */
+  #lift(path: Path): DirtyNode {
+    const origin = this.placeOf(path);
+    const node = this.find(path);
+    const name = path[path.length - 1] as ByteString;
+    const lifted = node ?? new DirtyNode(null, name);
+    const parent = this.find(path.slice(0, -1));
+    if (node === null) this.#size++;
+    else this.#unhook(node);
+    if ((lifted.flags & ENTRY) === 0) {
+      lifted.flags |= ENTRY;
+      if (origin !== null) this.setOrigin(lifted, origin);
+      else this.#becomeTree(lifted);
+    } else if (parent?.awaits(name) === true && lifted.origin === null) this.#becomeTree(lifted);
+    return lifted;
+  }
+
+  #place(node: DirtyNode, directory: Path, name: ByteString): void {
+    const there = this.#mark(directory, name);
+    if (there === null) {
+      this.#release(node);
+      return;
+    }
+    const parent = there.parent as DirtyNode;
+    this.#release(there);
+    this.#unhook(there);
+    node.parent = parent;
+    node.name = name;
+    parent.children ??= new Map();
+    parent.children.set(name, node);
+  }
+
+  /** Gives up a subtree of marks that is in no place any more, or is about to be taken out. */
+  #release(node: DirtyNode): void {
+    this.#dropChildren(node);
+    this.setOrigin(node, null);
+    this.#size--;
+  }
+
+  #dropChildren(node: DirtyNode): void {
+    if (node.children === null) return;
+    for (const child of node.children.values()) this.#release(child);
+    node.children = null;
+  }
+
+  #unhook(node: DirtyNode): void {
+    const parent = node.parent;
+    if (parent === null) return;
+    node.parent = null;
+    if (parent.children?.get(node.name) === node) parent.children.delete(node.name);
+    if (parent.children?.size === 0) parent.children = null;
+  }
+
+  #prune(node: DirtyNode): void {
+    let at = node;
+    while (at.parent !== null && !at.hasMarks && at.children === null) {
+      const parent = at.parent;
+      this.#unhook(at);
+      this.#size--;
+      at = parent;
+    }
+  }
+
+  #bound(): void {
+    while (this.#size > this.#maxNodes) {
+      const counts = new Map<DirtyNode, number>();
+      const count = (node: DirtyNode): number => {
+        let total = 1;
+        if (node.children !== null) for (const child of node.children.values()) total += count(child);
+        counts.set(node, total);
+        return total;
+      };
+      count(this.root);
+      let node = this.root;
+      for (;;) {
+        let heaviest: DirtyNode | null = null;
+        for (const child of node.children?.values() ?? []) {
+          if (heaviest === null || (counts.get(child) ?? 0) > (counts.get(heaviest) ?? 0)) heaviest = child;
+        }
+        if (heaviest === null || (counts.get(heaviest) ?? 0) <= this.#size / 2) break;
+        node = heaviest;
+      }
+      this.#becomeTree(node);
+    }
+  }
+
+  *#walk(node = this.root, depth = 0): Generator<{ node: DirtyNode; depth: number }> {
+    yield { node, depth };
+    if (node.children !== null) for (const child of node.children.values()) yield* this.#walk(child, depth + 1);
+  }
+}

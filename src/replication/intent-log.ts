@@ -1,0 +1,513 @@
+/**
+ * Intents on all in-sync replicas. A change that is covered already costs the comparison of two integers: each node
+ * knows the generation in which it was last put on record.
+ *
+ * - A record is answered by every in-sync replica before the change is sent to any of them; who fails leaves the set.
+ *   Metadata persist in their order, so no change can be on a disk without its intent. Data persist in any order:
+ *   before bytes are overwritten in place, the intent is flushed, many together.
+ * - An intent on a directory covers changes of its entries, and every child that has changed since (told by ctime): so a
+ *   file that is created, or moved in, needs none of its own. A file with several names does, since it can change under
+ *   one name and then lose it; its record says so.
+ * - A generation's records are removed only when every change that was asked about in it has ended and every replica
+ *   has synced since; and never while a replica is out, because they also say what that one may lack.
+ * - A disk that is full must not keep anybody from deleting: a spare generation is kept ready, with one intent for the
+ *   whole tree, and takes effect by a rename.
+ */
+import type { Replica } from "../replica/replica.ts";
+import type { ByteString } from "../util/byte-string.ts";
+import { EDQUOT, EEXIST, EIO, ENOENT, ENOSPC } from "../util/errno.ts";
+import { FileAttr, isDirectory, S_IFDIR, S_IFMT } from "../util/file-attr.ts";
+import { type Eventual, type Op, start, wait } from "../util/op.ts";
+import type { Intents } from "./contracts.ts";
+import { type ControlPlace, generationPlace, intentsPlace, SPARE, sparePlace } from "./intent-places.ts";
+import { type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
+import { encodeIntent, type IntentBody, type IntentRecord, maxTargetBytes, pathThatFits } from "./intent-record.ts";
+import { hasNoPlace, type Path, pathOf } from "./node-path.ts";
+import type { TreeNode } from "./tree.ts";
+
+const owner = { uid: 0, gid: 0 };
+
+export interface ReplicaResult {
+  readonly replica: number;
+  /** 0, or a negative errno. */
+  readonly result: number;
+}
+
+export interface IntentLogDeps {
+  readonly replica: (index: number) => Replica;
+  /** Indices of the in-sync replicas, the leader first; a new array at each change. */
+  readonly inSync: () => readonly number[];
+  /**
+   * A record or its flush did not succeed everywhere. Expels whom it has to, and answers 0 if the change may go on, or
+   * the errno for it.
+   */
+  readonly onFailed: (results: readonly ReplicaResult[]) => number;
+  /** True while a replica of the volume is not in sync: nothing is cleared. */
+  readonly isDegraded: () => boolean;
+  /**
+   * Resolves when every change whose intent was asked for before this call has ended, and modification times that such
+   * changes left to be made equal are.
+   */
+  readonly drained: () => Promise<void>;
+}
+
+export interface IntentLogOptions {
+  /** False for backends that persist metadata in any order: each record is flushed then. */
+  readonly orderedMetadata?: boolean;
+  /** For tests that have to see that it is needed. */
+  readonly flush?: boolean;
+}
+
+interface Generation {
+  readonly number: number;
+  readonly place: ControlPlace;
+  readonly records: IntentRecord[];
+  /** Replicas that have it. */
+  readonly members: Set<number>;
+  /** Holds records that have not been flushed. */
+  unflushed: boolean;
+}
+
+export class IntentLog implements Intents {
+  readonly #deps: IntentLogDeps;
+  readonly #flushEach: boolean;
+  readonly #flushes: boolean;
+  /** What `coveredIn` and `dataCoveredIn` are compared with. */
+  #generation = 1;
+  #current: Generation | null = null;
+  /** Not cleared yet, oldest first. */
+  #older: Generation[] = [];
+  /** The generation in which everything is covered, by the spare intent. */
+  #everythingIn = 0;
+  #seq = 0;
+  readonly #pending = new Map<TreeNode, Promise<number>>();
+  #sparing: Promise<void> | null = null;
+  #flushing: Promise<number> | null = null;
+  #flushNext: Promise<number> | null = null;
+  #checkpointing: Promise<boolean> | null = null;
+  /** Told whenever a generation gets its first record. */
+  onBegun: () => void = () => {};
+
+  constructor(deps: IntentLogDeps, options: IntentLogOptions = {}) {
+    this.#deps = deps;
+    this.#flushEach = options.orderedMetadata === false;
+    this.#flushes = options.flush ?? true;
+  }
+
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** Records that no checkpoint has cleared. */
+  get count(): number {
+    return this.#older.reduce((n, g) => n + g.records.length, this.#current?.records.length ?? 0);
+  }
+
+  /** What may not be on stable storage everywhere, as `MissedChangesLog.begin` wants it for a replica that leaves. */
+  get uncleared(): readonly IntentRecord[] {
+    return [...this.#older.flatMap((g) => g.records), ...(this.#current?.records ?? [])];
+  }
+
+  /**
+   * Makes ready on all in-sync replicas. What is there from an earlier process, whose work this one goes on with, is
+   * kept until the next checkpoint; after a reconcile there is nothing.
+   */
+  async open(): Promise<void> {
+    const older = new Map<number, Generation>();
+    const results: ReplicaResult[] = [];
+    for (const index of this.#deps.inSync()) {
+      const replica = this.#deps.replica(index);
+      const made = await replica.mkdir(intentsPlace.parent as ControlPlace, intentsPlace.name, 0o700, owner, null);
+      results.push({ replica: index, result: made === -EEXIST ? 0 : Math.min(0, made) });
+      const there: ReadIntents = await readIntents(replica);
+      if (there.damage !== null) this.#adopt(older, index, [{ kind: "tree", path: [], generation: 1, seq: 0 }], [1]);
+      this.#adopt(older, index, there.records, there.generations);
+      await start(this.#prepareSpare(replica));
+    }
+    if (results.some(({ result }) => result < 0)) this.#deps.onFailed(results);
+    this.#older = [...older.values()].sort((a, b) => a.number - b.number);
+    for (const { records, number } of this.#older) {
+      records.sort((a, b) => a.seq - b.seq);
+      this.#seq = Math.max(this.#seq, ...records.map((record) => record.seq));
+      this.#generation = Math.max(this.#generation, number + 1);
+    }
+    if (this.#older.length > 0) this.onBegun();
+  }
+
+  #adopt(
+    older: Map<number, Generation>,
+    index: number,
+    records: readonly IntentRecord[],
+    generations: readonly number[],
+  ): void {
+    for (const number of generations) {
+      let generation = older.get(number);
+      if (generation === undefined) {
+        generation = { number, place: generationPlace(number), records: [], members: new Set(), unflushed: true };
+        older.set(number, generation);
+      }
+      generation.members.add(index);
+      const known = new Set(generation.records.map((record) => record.seq));
+      for (const record of records) {
+        if (record.generation === number && !known.has(record.seq)) generation.records.push(record);
+      }
+    }
+  }
+
+  entries(directory: TreeNode): Eventual<number> {
+    if (directory.coveredIn === this.#generation || this.#everythingIn === this.#generation) return 0;
+    return this.#cover(directory, () => this.#coverEntries(directory));
+  }
+
+  attributes(node: TreeNode): Eventual<number> {
+    if (node.coveredIn === this.#generation || this.#everythingIn === this.#generation) return 0;
+    return this.#cover(node, () => this.#coverAttributes(node));
+  }
+
+  data(node: TreeNode): Eventual<number> {
+    if (node.dataCoveredIn === this.#generation || this.#everythingIn === this.#generation) return 0;
+    return this.#cover(node, () => this.#coverData(node));
+  }
+
+  created(directory: TreeNode, node: TreeNode): void {
+    // Whatever is in a new file came after the intent: blocks are given to it by later metadata operations.
+    node.coveredIn = directory.coveredIn;
+    node.dataCoveredIn = directory.coveredIn;
+  }
+
+  /** A covered file was cut to nothing: its data are as a new file's from now on. */
+  truncated(node: TreeNode): void {
+    if (node.coveredIn === this.#generation) node.dataCoveredIn = this.#generation;
+  }
+
+  rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number> {
+    if (this.#everythingIn === this.#generation) return 0;
+    return start(this.#recordRename(from, fromName, to, toName, exchange));
+  }
+
+  /** The next generation begins: nothing is covered any more. What the earlier ones hold stays until a checkpoint. */
+  renew(): void {
+    if (this.#current !== null) this.#older.push(this.#current);
+    this.#current = null;
+    this.#generation++;
+  }
+
+  /** A replica has left: from here on the intents say what it may lack, as long as nothing is cleared. */
+  recordOut(name: string): Eventual<number> {
+    return start(this.#write(() => ({ kind: "out", replica: name })));
+  }
+
+  /**
+   * Everything asked about so far reaches stable storage on all replicas, and its intents are removed. False if that
+   * did not happen: a replica is out, or has failed.
+   */
+  checkpoint(options: { readonly evenDegraded?: boolean } = {}): Promise<boolean> {
+    this.#checkpointing ??= this.#checkpoint(options.evenDegraded ?? false).finally(() => {
+      this.#checkpointing = null;
+    });
+    return this.#checkpointing;
+  }
+
+  /**
+   * Before a replica joins, while no change is under way: new changes are recorded on it too, and those that were
+   * covered before it came are named on the others for certain.
+   */
+  async join(): Promise<number> {
+    this.renew();
+    return await this.#flush();
+  }
+
+  async #checkpoint(evenDegraded: boolean): Promise<boolean> {
+    if (this.#deps.isDegraded() && !evenDegraded) return false;
+    if (this.#current === null && this.#older.length === 0) return true;
+    this.renew();
+    const done = this.#older.slice();
+    await this.#drained();
+    const members = this.#deps.inSync();
+    const answers = members.map((index) => this.#deps.replica(index).sync());
+    const results: ReplicaResult[] = [];
+    for (const [i, answer] of answers.entries()) {
+      results.push({ replica: members[i] as number, result: Math.min(0, await answer) });
+    }
+    if (results.some(({ result }) => result < 0)) this.#deps.onFailed(results);
+    // Whoever has left meanwhile may lack what these intents name.
+    if (results.some(({ result }) => result < 0) || this.#deps.inSync() !== members) return false;
+    if (this.#deps.isDegraded() && !evenDegraded) return false;
+    this.#older = this.#older.filter((generation) => !done.includes(generation));
+    for (const index of members) {
+      const numbers = done.filter((generation) => generation.members.has(index)).map((generation) => generation.number);
+      const result = await removeIntents(this.#deps.replica(index), numbers);
+      if (result < 0 && this.#deps.inSync().includes(index)) this.#deps.onFailed([{ replica: index, result }]);
+      else await start(this.#prepareSpare(this.#deps.replica(index)));
+    }
+    return true;
+  }
+
+  /** A change may ask for two or three intents, one after the other; only then is it where `drained` sees it. */
+  async #drained(): Promise<void> {
+    for (let i = 0; i < 3; i++) {
+      await Promise.all(this.#pending.values());
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await this.#deps.drained();
+  }
+
+  #cover(node: TreeNode, cover: () => Op<number>): Eventual<number> {
+    if (hasNoPlace(node)) return 0;
+    const before = this.#pending.get(node);
+    const covering = start(before === undefined ? cover() : this.#after(before, cover));
+    if (typeof covering === "number") return covering;
+    const pending = covering.finally(() => {
+      if (this.#pending.get(node) === pending) this.#pending.delete(node);
+    });
+    this.#pending.set(node, pending);
+    return pending;
+  }
+
+  *#after(before: Promise<number>, cover: () => Op<number>): Op<number> {
+    yield before;
+    return yield* cover();
+  }
+
+  *#coverEntries(directory: TreeNode): Op<number> {
+    const generation = this.#generation;
+    if (directory.coveredIn === generation) return 0;
+    const result = yield* this.#writePath("entries", pathOf(directory), false, this.#flushEach);
+    if (result === 0) directory.coveredIn = generation;
+    return result;
+  }
+
+  *#coverAttributes(node: TreeNode): Op<number> {
+    const generation = this.#generation;
+    if (node.coveredIn === generation) return 0;
+    const byParent = node.parent !== null && node.parent.coveredIn === generation;
+    const isDir = node.parent === null || (node.type & S_IFMT) === S_IFDIR;
+    // A directory's `coveredIn` says that its entries are covered, so there its attributes alone don't set it.
+    if (isDir) return byParent ? 0 : yield* this.#coverEntries(node);
+    const severalNames = yield* this.#hasSeveralNames(node);
+    if (severalNames === null) return byParent ? 0 : yield* this.#coverEntries(node); // it is a directory
+    if (!byParent || severalNames) {
+      const result = yield* this.#writePath("attributes", pathOf(node), severalNames, this.#flushEach);
+      if (result !== 0) return result;
+    }
+    node.coveredIn = generation;
+    return 0;
+  }
+
+  *#coverData(node: TreeNode): Op<number> {
+    const generation = this.#generation;
+    if (node.dataCoveredIn === generation) return 0;
+    const severalNames = (yield* this.#hasSeveralNames(node)) ?? false;
+    const result = yield* this.#writePath("data", pathOf(node), severalNames, this.#flushes);
+    if (result !== 0) return result;
+    node.coveredIn = generation;
+    node.dataCoveredIn = generation;
+    return 0;
+  }
+
+  /** null for a directory. */
+  *#hasSeveralNames(node: TreeNode): Op<boolean | null> {
+    const leader = this.#deps.inSync()[0];
+    if (leader === undefined) return true;
+    const attr = new FileAttr();
+    const result = yield* wait(this.#deps.replica(leader).getattr(node, attr));
+    if (result < 0) return true; // not known, so with care
+    return isDirectory(attr.mode) ? null : attr.nlink > 1;
+  }
+
+  *#writePath(kind: "entries" | "attributes" | "data", path: Path, severalNames: boolean, flush: boolean): Op<number> {
+    const fits = pathThatFits(path);
+    const body: IntentBody =
+      fits.length < path.length
+        ? { kind: "tree", path: fits }
+        : kind === "entries"
+          ? { kind, path }
+          : { kind, path, severalNames };
+    const result = yield* this.#write(() => body);
+    return result === 0 && flush ? yield* wait(this.#flush()) : result;
+  }
+
+  *#recordRename(
+    from: TreeNode,
+    fromName: ByteString,
+    to: TreeNode,
+    toName: ByteString,
+    exchange: boolean,
+  ): Op<number> {
+    for (const directory of [from, to]) {
+      const covered = yield* wait(this.entries(directory));
+      if (covered !== 0) return covered;
+    }
+    const fromPath = [...pathOf(from), fromName];
+    const toPath = [...pathOf(to), toName];
+    const inos = new Map<number, readonly [number, number]>();
+    let isDir = false;
+    for (const index of this.#deps.inSync()) {
+      const a = yield* this.#directoryIno(index, from, fromName);
+      const b = exchange ? yield* this.#directoryIno(index, to, toName) : 0;
+      if (a !== 0 || b !== 0) isDir = true;
+      inos.set(index, [a, b]);
+    }
+    if (!isDir) return 0; // found by its ctime, in a directory whose entries are covered
+    const length = fromPath.join("/").length + toPath.join("/").length;
+    if (length > maxTargetBytes - 64) {
+      for (const path of [fromPath, toPath]) {
+        const result = yield* this.#write(() => ({ kind: "tree", path: pathThatFits(path) }));
+        if (result !== 0) return result;
+      }
+      return 0;
+    }
+    const result = yield* this.#write((index) => {
+      const [ino, otherIno] = inos.get(index) ?? [0, 0];
+      return { kind: "rename", from: fromPath, to: toPath, exchange, ino, otherIno };
+    });
+    return result === 0 && this.#flushEach ? yield* wait(this.#flush()) : result;
+  }
+
+  /** 0 if it is no directory, or cannot be told. */
+  *#directoryIno(index: number, directory: TreeNode, name: ByteString): Op<number> {
+    const attr = new FileAttr();
+    const result = yield* wait(this.#deps.replica(index).lookup(directory, name, attr));
+    return result >= 0 && isDirectory(attr.mode) ? attr.ino : 0;
+  }
+
+  /** Puts one record on every in-sync replica, each in its own words. */
+  *#write(bodyFor: (replica: number) => IntentBody): Op<number> {
+    const members = this.#deps.inSync();
+    const generation = this.#begin();
+    const seq = ++this.#seq;
+    generation.records.push({ ...bodyFor(members[0] ?? 0), generation: generation.number, seq });
+    generation.unflushed = true;
+    const results = yield* this.#onAll(members, (replica, index) =>
+      this.#place(replica, index, generation, seq, encodeIntent(bodyFor(index))),
+    );
+    if (results.every(({ result }) => result === 0)) return 0;
+    if (results.some(({ result }) => result === -ENOSPC || result === -EDQUOT)) return yield* this.#useSpare();
+    return this.#deps.onFailed(results);
+  }
+
+  #begin(): Generation {
+    if (this.#current !== null) return this.#current;
+    const number = this.#generation;
+    const first: IntentRecord = { kind: "begin", generation: number, seq: ++this.#seq };
+    this.#current = { number, place: generationPlace(number), records: [first], members: new Set(), unflushed: true };
+    this.onBegun();
+    return this.#current;
+  }
+
+  *#place(replica: Replica, index: number, to: Generation, seq: number, target: ByteString): Op<number> {
+    if (!to.members.has(index)) {
+      const made = yield* wait(replica.mkdir(intentsPlace, to.place.name, 0o700, owner, null));
+      if (made < 0 && made !== -EEXIST) return made;
+      const first = to.records[0] as IntentRecord;
+      const begun = yield* wait(replica.symlink(to.place, String(first.seq), encodeIntent(first), owner, null));
+      if (begun < 0 && begun !== -EEXIST) return begun;
+      to.members.add(index);
+    }
+    return yield* wait(replica.symlink(to.place, String(seq), target, owner, null));
+  }
+
+  /** No space for a record: the spare generation, which names the whole tree, becomes the current one everywhere. */
+  *#useSpare(): Op<number> {
+    while (this.#sparing !== null) yield this.#sparing;
+    if (this.#everythingIn === this.#generation) return 0;
+    const sparing = Promise.withResolvers<void>();
+    this.#sparing = sparing.promise;
+    try {
+      this.renew();
+      const number = this.#generation;
+      const place = generationPlace(number);
+      const record: IntentRecord = { kind: "tree", path: [], generation: number, seq: ++this.#seq };
+      const generation: Generation = { number, place, records: [record], members: new Set(), unflushed: true };
+      this.#current = generation;
+      this.onBegun();
+      const results = yield* this.#onAll(this.#deps.inSync(), function* (replica, index) {
+        const result = yield* wait(replica.rename(intentsPlace, SPARE, intentsPlace, place.name, 0));
+        replica.forget(sparePlace);
+        if (result === 0) generation.members.add(index);
+        return result === -ENOENT ? -ENOSPC : result; // it is in use already
+      });
+      const answer = results.every(({ result }) => result === 0) ? 0 : this.#deps.onFailed(results);
+      const flushed = answer === 0 ? yield* wait(this.#flush()) : answer;
+      if (flushed === 0 && this.#generation === number) this.#everythingIn = number;
+      return flushed;
+    } finally {
+      this.#sparing = null;
+      sparing.resolve();
+    }
+  }
+
+  *#prepareSpare(replica: Replica): Op<void> {
+    const made = yield* wait(replica.mkdir(intentsPlace, SPARE, 0o700, owner, null));
+    if (made < 0 && made !== -EEXIST) return; // without it a full disk refuses what needs a new intent
+    const target = encodeIntent({ kind: "tree", path: [] });
+    yield* wait(replica.symlink(sparePlace, "0", target, owner, null));
+  }
+
+  *#onAll(
+    members: readonly number[],
+    call: (replica: Replica, index: number) => Op<number>,
+  ): Op<readonly ReplicaResult[]> {
+    const answers = members.map((index) => start(call(this.#deps.replica(index), index)));
+    const results: ReplicaResult[] = [];
+    for (const [i, answer] of answers.entries()) {
+      const result = typeof answer === "number" ? answer : yield* wait(answer);
+      results.push({ replica: members[i] as number, result: Math.min(0, result) });
+    }
+    return results;
+  }
+
+  /** Whoever asks while a flush is under way gets the next one, together with all others who do. */
+  #flush(): Eventual<number> {
+    if (this.#flushing === null) return this.#startFlush();
+    this.#flushNext ??= this.#flushing.then(() => {
+      this.#flushNext = null;
+      return this.#startFlush();
+    });
+    return this.#flushNext;
+  }
+
+  #startFlush(): Eventual<number> {
+    const flushed = start(this.#flushOp());
+    if (typeof flushed === "number") return flushed;
+    const flushing = flushed.finally(() => {
+      if (this.#flushing === flushing) this.#flushing = null;
+    });
+    this.#flushing = flushing;
+    return flushing;
+  }
+
+  *#flushOp(): Op<number> {
+    for (const generation of [...this.#older, this.#current]) {
+      if (generation?.unflushed !== true) continue;
+      generation.unflushed = false;
+      const members = this.#deps.inSync().filter((index) => generation.members.has(index));
+      const results = yield* this.#onAll(members, function* (replica) {
+        const result = yield* wait(replica.fsyncdir(generation.place));
+        return result < 0 ? result : yield* wait(replica.fsyncdir(intentsPlace));
+      });
+      if (results.every(({ result }) => result === 0)) continue;
+      const answer = this.#deps.onFailed(results);
+      if (answer === 0) continue;
+      generation.unflushed = true;
+      return answer;
+    }
+    return 0;
+  }
+}
+
+/** The usual `onFailed`: whoever failed leaves, if somebody has succeeded; else nobody is blamed, and the change fails. */
+export function expelFailed(expel: (replicas: readonly number[], errno: number) => void) {
+  return (results: readonly ReplicaResult[]): number => {
+    const failed = results.filter(({ result }) => result < 0);
+    const first = failed[0];
+    if (first === undefined) return 0;
+    if (failed.length === results.length && results.length > 1) return first.result === 0 ? -EIO : first.result;
+    if (results.length === 1 && failed.length === 1) return first.result;
+    expel(
+      failed.map(({ replica }) => replica),
+      first.result,
+    );
+    return 0;
+  };
+}
