@@ -35,6 +35,8 @@ export interface MountChoice {
   /** Of the best record, those who are here. */
   readonly members: readonly string[];
   readonly voters: Voters;
+  /** The volume was unmounted in order: the members are alike. */
+  readonly clean: boolean;
   /** Went on without the voters that the rules ask for: a new lineage begins. */
   readonly forced: boolean;
   /** Here, and not a member: they hold changes that the members never had. Keep what would be overwritten. */
@@ -80,14 +82,34 @@ export function decideMount(
     const witness = options.witness !== null && quiet.includes(options.witness) ? options.witness : null;
     const voters = witness === null ? best.voters : { replicas: best.voters.replicas, witness };
     const claimed = witness === null || here.includes(witness) ? here : [...here, witness];
-    return { kind: "mount", best, term, here: claimed, members, voters, forced: false, diverged: diverged(members) };
+    return {
+      kind: "mount",
+      best,
+      term,
+      here: claimed,
+      members,
+      voters,
+      clean: best.clean,
+      forced: false,
+      diverged: diverged(members),
+    };
   }
   const survivors = members.length > 0 ? members : newestCopy(views, best, here);
   if (options.forceDegraded && survivors.length > 0) {
     const replicas = best.voters.replicas.filter((name) => here.includes(name));
     const witness = best.voters.witness !== null && here.includes(best.voters.witness) ? best.voters.witness : null;
     const voters = { replicas, witness };
-    return { kind: "mount", best, term, here, members: survivors, voters, forced: true, diverged: diverged(survivors) };
+    return {
+      kind: "mount",
+      best,
+      term,
+      here,
+      members: survivors,
+      voters,
+      clean: best.clean,
+      forced: true,
+      diverged: diverged(survivors),
+    };
   }
   const missing = all.filter((voter) => !here.includes(voter));
   const busy = views.filter((view) => !view.quiet).map((view) => view.voter);

@@ -214,7 +214,10 @@ export class VolumeMembership implements Membership {
 
   #startRecording(): void {
     if (this.#loss instanceof ClaimLostError) return; // `settled` is rejected for good
-    if (this.#closed) return this.#fail(unmounting());
+    if (this.#closed) {
+      this.#fail(unmounting());
+      return;
+    }
     this.#settling ??= this.#beginSettling();
     this.#wake?.();
     if (this.#recording === null) this.#recording = this.#record();
@@ -253,12 +256,16 @@ export class VolumeMembership implements Membership {
     try {
       for (;;) {
         const decision = this.#decide();
-        if (decision.kind === "settled") return this.#caughtUp();
+        if (decision.kind === "settled") {
+          this.#caughtUp();
+          return;
+        }
         if (decision.kind === "below-minimum") {
           if (this.#joining === null) return;
           this.#endJoining(false);
         } else if (this.#closed) {
-          return this.#fail(unmounting());
+          this.#fail(unmounting());
+          return;
         } else {
           await this.#tryRecord(decision.members, decision.newcomer);
         }

@@ -1,0 +1,43 @@
+/** Walks breadth first through every state of a world, until it finds a lie or there are no more. */
+import { type State, World, type WorldOptions } from "./world.ts";
+
+export interface Exploration {
+  readonly states: number;
+  /** null, or what was wrong and the shortest way there. */
+  readonly lie: { readonly what: string; readonly way: readonly string[] } | null;
+}
+
+interface Reached {
+  readonly state: State;
+  readonly from: Reached | null;
+  readonly label: string;
+}
+
+export function explore(options: WorldOptions, maxStates = Number.POSITIVE_INFINITY): Exploration {
+  const world = new World(options);
+  const start = world.start();
+  const seen = new Set([world.key(start)]);
+  let frontier: Reached[] = [{ state: start, from: null, label: "" }];
+  while (frontier.length > 0 && seen.size < maxStates) {
+    const next: Reached[] = [];
+    for (const reached of frontier) {
+      const what = world.lie(reached.state);
+      if (what !== null) return { states: seen.size, lie: { what, way: wayTo(reached) } };
+      for (const [label, state] of world.steps(reached.state)) {
+        if (!world.inside(state)) continue;
+        const key = world.key(state);
+        if (seen.has(key)) continue;
+        seen.add(key);
+        next.push({ state, from: reached, label });
+      }
+    }
+    frontier = next;
+  }
+  return { states: seen.size, lie: null };
+}
+
+function wayTo(reached: Reached): string[] {
+  const way: string[] = [];
+  for (let at: Reached | null = reached; at !== null && at.from !== null; at = at.from) way.push(at.label);
+  return way.reverse();
+}
