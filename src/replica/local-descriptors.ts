@@ -74,7 +74,7 @@ export class DirectoryDescriptors {
 
   #openNow(directory: TreeObject): number {
     let result = this.#walk(directory);
-    if ((result === -EMFILE || result === -ENFILE) && this.#open.size > 0) {
+    if (result < 0 && mayHelp.has(-result) && this.#open.size > 0) {
       this.clear();
       result = this.#walk(directory);
     }
@@ -184,4 +184,6 @@ export class DirectoryDescriptors {
   }
 }
 
+/** Errors of opening that may come from too many descriptors, or from one on the way that is out of date. */
+const mayHelp = new Set([EMFILE, ENFILE, ENOENT, ESTALE]);
 const scratch = new FileAttr();

@@ -213,7 +213,8 @@ export class LocalTree {
     do result = getdents(fd, into);
     while (result > 0);
     close(fd);
-    return result;
+    // A directory that is gone can still be opened by its descriptor, but has not even an empty list.
+    return this.#isStale(directory, result) ? this.readdir(directory, into) : result;
   }
 
   /** A descriptor of its own, opened for reading: for getdents and fsync. */
@@ -231,7 +232,10 @@ export class LocalTree {
 
   /** `fd`: an open descriptor of the object, or -1. */
   setattr(object: TreeObject, fd: number, change: AttrChange, attr: FileAttr | null): number {
-    if (fd >= 0) return this.#setattrOf(object, fd, true, change, attr);
+    if (fd >= 0) {
+      const result = this.#setattrOf(object, fd, true, change, attr);
+      if (result !== -EINVAL || change.size === undefined) return result; // else a handle for reading only
+    }
     if (change.size !== undefined) {
       const file = this.openFor(object, O_WRONLY);
       if (file < 0) return file;

@@ -3,18 +3,17 @@
  *
  * - What the page cache or memory can answer is answered at once; what waits for a disk (cold reads, fsync, syncfs,
  *   allocation, large truncations and copies) goes to the replica's own threads. On a file system in memory nothing does.
- * - A descriptor is closed only when no thread uses it any more, so its number is never another file's under a call.
- * - A handle is a descriptor counted from a base that grows with each `connect`: one of an earlier connection answers
- *   ENOTCONN, and never touches a file of this one.
+ * - Handles are those of `LocalHandles`: one of an earlier connection answers ENOTCONN, and touches nothing.
  */
 import { O_WRONLY, RWF_NOWAIT } from "../posix/constants.ts";
 import { close, fallocate, fdatasync, fsync, ftruncate, lseek, preadv2, syncfs } from "../posix/files.ts";
 import { IoVectors } from "../posix/io-vectors.ts";
 import { statxFd } from "../posix/statx.ts";
 import type { ByteString } from "../util/byte-string.ts";
-import { EAGAIN, EBADF, EINVAL, ENOSYS, ENOTCONN, EOPNOTSUPP } from "../util/errno.ts";
+import { EAGAIN, EINVAL, ENOSYS, ENOTCONN, EOPNOTSUPP } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import { copyFully, readFully, writeFully } from "./local-files.ts";
+import { LocalHandles } from "./local-handles.ts";
 import { checkRoot, type LocalRoot, openRoot } from "./local-root.ts";
 import { LocalTree } from "./local-tree.ts";
 import { probeCapabilities } from "./probe.ts";
@@ -42,7 +41,6 @@ export interface LocalReplicaOptions {
   readonly threadIdleMs?: number;
 }
 
-const handlesPerConnection = 2 ** 24;
 const largeTruncationBytes = 64 << 20;
 const largeCopyBytes = 1 << 20;
 
@@ -53,15 +51,7 @@ export class LocalReplica implements Replica {
   readonly #threads: ThreadCalls;
   #tree = new LocalTree(-ENOTCONN);
   #root: LocalRoot | null = null;
-  /** The first handle of this connection; Infinity while there is none, so that no handle passes. */
-  #base = Number.POSITIVE_INFINITY;
-  #connections = 0;
-  readonly #handles = new Set<number>();
-  /** On threads now: how many calls for each descriptor, and those that wait to be closed after them. */
-  readonly #inUse = new Map<number, number>();
-  readonly #closing = new Set<number>();
-  #underWay = 0;
-  #settled: (() => void)[] = [];
+  readonly #handles = new LocalHandles(close);
   #inMemory = true;
   #canTellCold = true;
 
@@ -81,27 +71,20 @@ export class LocalReplica implements Replica {
     const root = openRoot(this.name, this.url);
     this.#root = root;
     this.#tree = new LocalTree(root.fd);
-    this.#base = this.#connections++ * handlesPerConnection;
+    this.#handles.connected();
     this.#inMemory = root.inMemory;
     this.#canTellCold = !root.inMemory;
     this.#threads.restart();
   }
 
   async disconnect(): Promise<void> {
-    this.#base = Number.POSITIVE_INFINITY;
     this.#threads.stop();
-    for (const fd of this.#handles) this.#closeDescriptor(fd);
-    this.#handles.clear();
     const root = this.#root;
     this.#root = null;
-    if (root !== null && this.#inUse.has(root.fd)) {
-      this.#tree.forgetAll();
-      this.#tree = new LocalTree(-ENOTCONN);
-      this.#closing.add(root.fd);
-    } else {
-      this.#tree.close();
-    }
-    if (this.#underWay > 0) await new Promise<void>((resolve) => this.#settled.push(resolve));
+    this.#tree.forgetAll();
+    this.#tree = new LocalTree(-ENOTCONN);
+    if (root !== null) this.#handles.closeDescriptor(root.fd);
+    await this.#handles.disconnected();
   }
 
   check(): Answer {
@@ -127,55 +110,12 @@ export class LocalReplica implements Replica {
     return result;
   }
 
-  /** A call on a thread of this replica, which uses these descriptors. */
-  async #onThread(call: Promise<number>, fd: number, other = fd): Promise<number> {
-    this.#underWay++;
-    this.#inUse.set(fd, (this.#inUse.get(fd) ?? 0) + 1);
-    if (other !== fd) this.#inUse.set(other, (this.#inUse.get(other) ?? 0) + 1);
-    const result = await call;
-    this.#release(fd);
-    if (other !== fd) this.#release(other);
-    if (--this.#underWay === 0) for (const resolve of this.#settled.splice(0)) resolve();
-    return result;
-  }
-
-  #release(fd: number): void {
-    const users = (this.#inUse.get(fd) ?? 1) - 1;
-    if (users > 0) {
-      this.#inUse.set(fd, users);
-      return;
-    }
-    this.#inUse.delete(fd);
-    if (this.#closing.delete(fd)) close(fd);
-  }
-
-  #closeDescriptor(fd: number): number {
-    if (!this.#inUse.has(fd)) return close(fd);
-    this.#closing.add(fd);
-    return 0;
-  }
-
-  /** A negative number where the handle is of no (or an earlier) connection. */
-  #descriptor(handle: ReplicaHandle): number {
-    return handle - this.#base;
-  }
-
-  #badHandle(handle: ReplicaHandle): number {
-    return this.#root !== null && handle < 0 ? -EBADF : -ENOTCONN;
-  }
-
-  #opened(fd: number): number {
-    if (fd < 0) return fd;
-    this.#handles.add(fd);
-    return this.#base + fd;
-  }
-
   lookup(directory: TreeObject, name: ByteString, attr: FileAttr | null): Answer {
     return this.#leave(this.#enter().lookup(directory, name, attr));
   }
 
   create(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Answer {
-    return this.#opened(this.#leave(this.#enter().create(directory, name, mode, owner, attr)));
+    return this.#handles.opened(this.#leave(this.#enter().create(directory, name, mode, owner, attr)));
   }
 
   mkdir(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Answer {
@@ -223,17 +163,18 @@ export class LocalReplica implements Replica {
 
   setattr(object: TreeObject, handle: ReplicaHandle, change: AttrChange, attr: FileAttr | null): Answer {
     if (change.size !== undefined && !this.#inMemory) return this.#resize(object, handle, change, change.size, attr);
-    const fd = handle < 0 ? -1 : this.#descriptor(handle);
-    if (handle >= 0 && fd < 0) return this.#badHandle(handle);
+    const fd = handle < 0 ? -1 : this.#handles.descriptor(handle);
+    if (handle >= 0 && fd < 0) return this.#handles.why(handle);
     return this.#leave(this.#enter().setattr(object, fd, change, attr));
   }
 
   /** Freeing much space takes long: then on a thread. */
   #resize(object: TreeObject, handle: ReplicaHandle, change: AttrChange, size: number, attr: FileAttr | null): Answer {
     const own = handle < 0;
-    const fd = own ? this.#leave(this.#enter().openFor(object, O_WRONLY)) : this.#descriptor(handle);
-    if (fd < 0) return own ? fd : this.#badHandle(handle);
-    const finish = (result: number): number => {
+    const fd = own ? this.#leave(this.#enter().openFor(object, O_WRONLY)) : this.#handles.descriptor(handle);
+    if (fd < 0) return own ? fd : this.#handles.why(handle);
+    const finish = (result: number): Answer => {
+      if (result === -EINVAL && !own) return this.#resize(object, -1, change, size, attr); // opened for reading only
       const { size: _, ...rest } = change;
       const answer = result < 0 ? result : this.#leave(this.#enter().setattr(object, fd, rest, attr));
       if (own) close(fd);
@@ -245,7 +186,7 @@ export class LocalReplica implements Replica {
       this.#enter();
       return finish(this.#leave(ftruncate(fd, size)));
     }
-    return this.#onThread(this.#threads.ftruncate(fd, size).then(finish), fd);
+    return this.#handles.during(this.#threads.ftruncate(fd, size).then(finish), fd);
   }
 
   readlink(object: TreeObject, into: Uint8Array): Answer {
@@ -275,30 +216,28 @@ export class LocalReplica implements Replica {
       close(fd);
       return result;
     };
-    return this.#inMemory ? finish(fsync(fd)) : this.#onThread(this.#threads.fsync(fd, false).then(finish), fd);
+    return this.#inMemory ? finish(fsync(fd)) : this.#handles.during(this.#threads.fsync(fd, false).then(finish), fd);
   }
 
   open(object: TreeObject, access: "read" | "read-write"): Answer {
-    return this.#opened(this.#leave(this.#enter().open(object, access)));
+    return this.#handles.opened(this.#leave(this.#enter().open(object, access)));
   }
 
   close(handle: ReplicaHandle): Answer {
-    const fd = this.#descriptor(handle);
-    if (!this.#handles.delete(fd)) return fd < 0 ? this.#badHandle(handle) : -EBADF;
     this.#enter();
-    return this.#leave(this.#closeDescriptor(fd));
+    return this.#leave(this.#handles.close(handle));
   }
 
   fgetattr(handle: ReplicaHandle, attr: FileAttr): Answer {
-    const fd = this.#descriptor(handle);
-    if (fd < 0) return this.#badHandle(handle);
+    const fd = this.#handles.descriptor(handle);
+    if (fd < 0) return this.#handles.why(handle);
     this.#enter();
     return this.#leave(statxFd(fd, attr));
   }
 
   read(handle: ReplicaHandle, into: Uint8Array, position: number): Answer {
-    const fd = this.#descriptor(handle);
-    if (fd < 0) return this.#badHandle(handle);
+    const fd = this.#handles.descriptor(handle);
+    if (fd < 0) return this.#handles.why(handle);
     this.#enter();
     if (!this.#canTellCold) return this.#leave(readFully(fd, into, position));
     let done = 0;
@@ -319,7 +258,7 @@ export class LocalReplica implements Replica {
 
   async #readCold(fd: number, into: Uint8Array, position: number, done: number): Promise<number> {
     const rest = done === 0 ? into : into.subarray(done);
-    const bytes = await this.#onThread(this.#threads.read(fd, rest, position + done), fd);
+    const bytes = await this.#handles.during(this.#threads.read(fd, rest, position + done), fd);
     return bytes < 0 ? bytes : done + bytes;
   }
 
@@ -332,41 +271,41 @@ export class LocalReplica implements Replica {
   }
 
   write(handle: ReplicaHandle, data: Uint8Array, position: number): Answer {
-    const fd = this.#descriptor(handle);
-    if (fd < 0) return this.#badHandle(handle);
+    const fd = this.#handles.descriptor(handle);
+    if (fd < 0) return this.#handles.why(handle);
     this.#enter();
     return this.#leave(writeFully(fd, data, position));
   }
 
   fsync(handle: ReplicaHandle, dataOnly: boolean): Answer {
-    const fd = this.#descriptor(handle);
-    if (fd < 0) return this.#badHandle(handle);
-    if (!this.#inMemory) return this.#onThread(this.#threads.fsync(fd, dataOnly), fd);
+    const fd = this.#handles.descriptor(handle);
+    if (fd < 0) return this.#handles.why(handle);
+    if (!this.#inMemory) return this.#handles.during(this.#threads.fsync(fd, dataOnly), fd);
     return dataOnly ? fdatasync(fd) : fsync(fd);
   }
 
   fallocate(handle: ReplicaHandle, mode: number, position: number, length: number): Answer {
-    const fd = this.#descriptor(handle);
-    if (fd < 0) return this.#badHandle(handle);
-    if (!this.#inMemory) return this.#onThread(this.#threads.fallocate(fd, mode, position, length), fd);
+    const fd = this.#handles.descriptor(handle);
+    if (fd < 0) return this.#handles.why(handle);
+    if (!this.#inMemory) return this.#handles.during(this.#threads.fallocate(fd, mode, position, length), fd);
     this.#enter();
     return this.#leave(fallocate(fd, mode, position, length));
   }
 
   seek(handle: ReplicaHandle, position: number, whence: number): Answer {
-    const fd = this.#descriptor(handle);
-    if (fd < 0) return this.#badHandle(handle);
+    const fd = this.#handles.descriptor(handle);
+    if (fd < 0) return this.#handles.why(handle);
     this.#enter();
     return this.#leave(lseek(fd, position, whence));
   }
 
   copyRange(from: ReplicaHandle, fromPosition: number, to: ReplicaHandle, toPosition: number, length: number): Answer {
-    const fromFd = this.#descriptor(from);
-    const toFd = this.#descriptor(to);
-    if (fromFd < 0) return this.#badHandle(from);
-    if (toFd < 0) return this.#badHandle(to);
+    const fromFd = this.#handles.descriptor(from);
+    const toFd = this.#handles.descriptor(to);
+    if (fromFd < 0) return this.#handles.why(from);
+    if (toFd < 0) return this.#handles.why(to);
     if (!this.#inMemory && length > largeCopyBytes) {
-      return this.#onThread(this.#threads.copy(fromFd, fromPosition, toFd, toPosition, length), fromFd, toFd);
+      return this.#handles.during(this.#threads.copy(fromFd, fromPosition, toFd, toPosition, length), fromFd, toFd);
     }
     this.#enter();
     return this.#leave(copyFully(fromFd, fromPosition, toFd, toPosition, length));
@@ -379,7 +318,7 @@ export class LocalReplica implements Replica {
   sync(): Answer {
     const fd = this.#tree.rootFd;
     if (fd < 0) return fd;
-    return this.#inMemory ? syncfs(fd) : this.#onThread(this.#threads.syncfs(fd), fd);
+    return this.#inMemory ? syncfs(fd) : this.#handles.during(this.#threads.syncfs(fd), fd);
   }
 }
 

@@ -1,12 +1,13 @@
-/** What a thread of `thread-calls.ts` runs: one system call for each message. */
+/** What a thread of `thread-calls.ts` runs: one system call for each message; null ends it. */
 import { parentPort } from "node:worker_threads";
 import { fallocate, fdatasync, fsync, ftruncate, preadAddress, syncfs } from "../posix/files.ts";
 import { EINVAL } from "../util/errno.ts";
 import { copyFully } from "./local-files.ts";
 import { COPY, FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, READ, SYNCFS, type ThreadCall } from "./thread-calls.ts";
 
-parentPort?.on("message", (call: ThreadCall) => {
-  parentPort?.postMessage(carryOut(call));
+parentPort?.on("message", (call: ThreadCall | null) => {
+  if (call === null) parentPort?.close();
+  else parentPort?.postMessage(carryOut(call));
 });
 
 function carryOut([call, fd, a, b, c, d]: ThreadCall): number {

@@ -38,6 +38,7 @@ export class Threads<Q, A> {
   readonly #idle: Thread<Q, A>[] = [];
   #queue: Job<Q, A>[] = [];
   #stopped = false;
+  #waiting: (() => void)[] = [];
 
   constructor(options: ThreadsOptions) {
     this.#options = options;
@@ -60,12 +61,22 @@ export class Threads<Q, A> {
     });
   }
 
-  /** Queued jobs answer ENOTCONN; begun ones go on, and their threads end after them. May be followed by `restart`. */
-  stop(): void {
-    this.#stopped = true;
+  /** Jobs that have not begun answer ENOTCONN. */
+  dropQueue(): void {
     const queued = this.#queue;
     this.#queue = [];
     for (const job of queued) job.resolve(-ENOTCONN);
+  }
+
+  /** When there is no job. */
+  async idle(): Promise<void> {
+    if (this.#threads.size > this.#idle.length) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Queued jobs answer ENOTCONN; begun ones go on, and their threads end after them. May be followed by `restart`. */
+  stop(): void {
+    this.#stopped = true;
+    this.dropQueue();
     for (const thread of this.#idle.splice(0)) this.#end(thread);
   }
 
@@ -107,13 +118,18 @@ export class Threads<Q, A> {
       this.#begin(thread, next);
       return;
     }
+    thread.worker.unref();
     if (this.#stopped) {
       this.#end(thread);
-      return;
+    } else {
+      this.#idle.push(thread);
+      thread.timer = setTimeout(() => this.#retire(thread), this.#options.idleMs).unref();
     }
-    this.#idle.push(thread);
-    thread.worker.unref();
-    thread.timer = setTimeout(() => this.#retire(thread), this.#options.idleMs).unref();
+    this.#tellIdle();
+  }
+
+  #tellIdle(): void {
+    if (this.#threads.size === this.#idle.length) for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   #retire(thread: Thread<Q, A>): void {
@@ -126,7 +142,7 @@ export class Threads<Q, A> {
   #end(thread: Thread<Q, A>): void {
     if (thread.timer !== null) clearTimeout(thread.timer);
     this.#threads.delete(thread);
-    void thread.worker.terminate();
+    thread.worker.postMessage(null); // it closes what it has open, and ends
   }
 
   #died(thread: Thread<Q, A>): void {
@@ -138,5 +154,6 @@ export class Threads<Q, A> {
     job?.resolve(-EIO);
     const next = this.#queue.shift();
     if (next !== undefined && !this.#stopped) this.#begin(this.#start(), next);
+    this.#tellIdle();
   }
 }
