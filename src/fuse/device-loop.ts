@@ -29,6 +29,8 @@ export interface DeviceWork {
   readonly pending: number;
   /** Nothing to do just now; true if something was found all the same. */
   idle(): boolean;
+  /** The loop is at work, from now until `idle` answers false. */
+  awake(): void;
 }
 
 const maxRequests = 64;
@@ -80,6 +82,7 @@ export class DeviceLoop {
   readonly #turn = (): void => {
     const next = setImmediate(this.#turn);
     this.#next = next;
+    this.#work.awake();
     if (this.#more || this.#spinUntil > 0) {
       if (this.#run()) return;
       if (this.#spinUntil > 0) {
@@ -145,6 +148,7 @@ export class DeviceLoop {
       timeoutMs = 1;
     }
     const ready = this.#polls.wait(timeoutMs);
+    this.#work.awake();
     if (ready < 0 && ready !== -EINTR) throw new Error(`Cannot poll the FUSE device: ${errnoName(ready)}`);
     return ready > 0 && this.#polls.ready(0) !== 0;
   }

@@ -36,6 +36,8 @@ export interface SessionDeps {
   readonly logger: Logger;
   /** Called when there is nothing to do, before sleeping; true if it did something and may do more. */
   readonly onIdle?: () => boolean;
+  /** Called in each turn of the loop and when it wakes, for whoever watches whether it moves. */
+  readonly onAwake?: () => void;
 }
 
 export type SessionEnd = "unmounted" | "stopped";
@@ -93,6 +95,7 @@ export class FuseSession {
       {
         take: () => session.#take(),
         idle: () => session.#onIdle(),
+        awake: deps.onAwake ?? (() => {}),
         get pending() {
           return session.#pending.size;
         },
