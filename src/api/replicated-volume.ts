@@ -11,6 +11,10 @@ export const apiVersion = "v1alpha1";
 export const resourcePlural = "replicatedvolumes";
 export const resourceKind = "ReplicatedVolume";
 export const csiDriverName = "csi.chiron.storage";
+/** On volumes that CreateVolume made: csi-provisioner makes their PersistentVolumes. */
+export const provisionedLabel = `${apiGroup}/provisioned`;
+/** Which node a volume of directories can be used on. */
+export const topologyKey = `${csiDriverName}/node`;
 /** Keeps the object until what it stands for is gone: its PV, and with `Delete` its trees. */
 export const volumeFinalizer = `${apiGroup}/volume`;
 
@@ -288,6 +292,21 @@ const replicaStatus = z.object({
   progress: progress.optional().describe("How far the resync is."),
 });
 
+const place = z.object({
+  nfs: z
+    .object({
+      server: z.string().max(253),
+      path: z.string().max(1024),
+      mountOptions: z.array(z.string().max(256)).max(32).optional().meta(atomicList),
+    })
+    .optional(),
+  hostPath: z.object({ path: z.string().max(1024), node: objectName }).optional(),
+});
+
+const replicaWithPlace = replicaStatus.extend({
+  place: place.optional().describe("Where it is, once the controller has found that out."),
+});
+
 const nodeReport = z.object({
   name: objectName.describe("Name of the node."),
   state: z
@@ -302,11 +321,6 @@ const nodeReport = z.object({
     .max(8)
     .optional()
     .meta({ description: "The replicas, as this node sees them.", ...mapList("name") }),
-  removedReplicas: z
-    .array(z.string().max(63))
-    .max(8)
-    .optional()
-    .meta({ description: "Replicas of a deleted volume whose trees this node has removed.", ...setList }),
 });
 
 const condition = z.object({
@@ -320,7 +334,7 @@ const condition = z.object({
 
 const status = z.object({
   phase: z
-    .enum(["Pending", "Ready", "Degraded", "Syncing", "QuorumLost", "Failed", "Deleting"])
+    .enum(["Pending", "Available", "Ready", "Degraded", "Syncing", "QuorumLost", "Failed", "Unknown", "Deleting"])
     .optional()
     .describe("The volume's health in one word; the conditions say more."),
   observedGeneration: z
@@ -342,10 +356,23 @@ const status = z.object({
   syncProgress: z.string().max(16).optional().describe("How far the resync is that is furthest behind, such as `42%`."),
   claim: z.string().max(320).optional().describe("The claim that is bound to the volume, as `namespace/name`."),
   replicas: z
-    .array(replicaStatus)
+    .array(replicaWithPlace)
     .max(8)
     .optional()
     .meta({ description: "Each replica's state.", ...mapList("name") }),
+  initialized: z
+    .boolean()
+    .optional()
+    .describe("The volume was mounted once: from then on a place without its tree is a missing one, never a new one."),
+  removeTrees: z
+    .boolean()
+    .optional()
+    .describe("The volume is deleted and nothing uses it: its subdirectories may be removed now."),
+  removedTrees: z
+    .array(z.object({ replica: z.string().max(63) }))
+    .max(8)
+    .optional()
+    .meta({ description: "Replicas of the deleted volume whose subdirectory is gone.", ...mapList("replica") }),
   nodes: z
     .array(nodeReport)
     .max(1024)
@@ -374,6 +401,8 @@ export type ReplicatedVolumeSpecInput = z.input<typeof spec>;
 export type ReplicaSpec = z.output<typeof replica>;
 export type ReplicatedVolumeStatus = z.output<typeof status>;
 export type ReplicaReport = z.output<typeof replicaStatus>;
+export type ReplicaStatus = z.output<typeof replicaWithPlace>;
+export type Place = z.output<typeof place>;
 export type NodeReport = z.output<typeof nodeReport>;
 export type Condition = z.output<typeof condition>;
 export type Phase = NonNullable<ReplicatedVolumeStatus["phase"]>;

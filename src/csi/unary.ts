@@ -25,13 +25,14 @@ export const exclusive = <Q, A>(volumeOf: (request: Q) => string, handle: Handle
   handle,
 });
 
+/** The methods that a ts-proto server interface names; its index signature is left out. */
+type Methods<S> = keyof { [M in keyof S as string extends M ? never : number extends M ? never : M]: true };
 /** A handler for each method of a ts-proto server interface. */
 export type Handlers<S> = {
-  readonly [M in keyof S as S[M] extends handleUnaryCall<never, never> ? M : never]: S[M] extends handleUnaryCall<
-    infer Q,
-    infer A
-  >
-    ? Handle<Q, A> | Exclusive<Q, A>
+  readonly [M in Methods<S>]: M extends keyof S
+    ? S[M] extends handleUnaryCall<infer Q, infer A>
+      ? Handle<Q, A> | Exclusive<Q, A>
+      : never
     : never;
 };
 
