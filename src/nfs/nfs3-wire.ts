@@ -131,7 +131,10 @@ export function readPostOp(reader: XdrReader, found: Found | null): void {
     if (found !== null) found.hasAttr = false;
     return;
   }
-  if (found === null) return reader.skip(attrBytes);
+  if (found === null) {
+    reader.skip(attrBytes);
+    return;
+  }
   found.hasAttr = true;
   readAttr(reader, found.attr, found);
 }

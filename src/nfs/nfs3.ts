@@ -8,7 +8,7 @@
  * - There is no fence: what was sent and not answered may happen at any later time.
  */
 import type { ByteString } from "../util/byte-string.ts";
-import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPROTO, ERANGE } from "../util/errno.ts";
+import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPROTO, ERANGE, ETIMEDOUT } from "../util/errno.ts";
 import { FileAttr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFSOCK } from "../util/file-attr.ts";
 import { type MountOptions, mountExport, mountPort } from "./mount3.ts";
 import * as wire from "./nfs3-wire.ts";
@@ -25,9 +25,9 @@ import {
   type ReadResult,
   type SetAttr,
   type Space,
-  type Time,
   type WriteResult,
 } from "./protocol.ts";
+import { carriesMark, newMark, plain, repeated } from "./repeated.ts";
 import type { CallOptions, Decode, RpcClient } from "./rpc-client.ts";
 import type { XdrReader, XdrWriter } from "./xdr.ts";
 
@@ -79,16 +79,20 @@ export class Nfs3 implements NfsProtocol {
     read: (results: XdrReader, resent: boolean) => number,
     options?: CallOptions,
   ): Promise<number> {
+    let twice = false;
     const decode: Decode = (results, resent) => {
+      twice ||= resent;
       const status = results.u32();
-      return status === 0 ? read(results, resent) : wire.errnoOfStatus(status) - (resent ? resentBias : 0);
+      if (status === 0) return read(results, twice);
+      return twice ? repeated(wire.errnoOfStatus(status)) : wire.errnoOfStatus(status);
     };
     const until = performance.now() + this.#options.timeoutMs;
     for (let pauseMs = 50; ; pauseMs = Math.min(1_000, pauseMs * 2)) {
       const call = this.#rpc.prepare(procedure);
       write(call.args);
       const result = await this.#rpc.send(call, decode, options);
-      if (result !== -wire.tryLater || performance.now() + pauseMs > until) return result;
+      if (plain(result) !== -wire.tryLater) return result;
+      if (performance.now() + pauseMs > until) return -ETIMEDOUT;
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
   }
@@ -264,7 +268,7 @@ export class Nfs3 implements NfsProtocol {
     isOurs: (attr: FileAttr) => boolean,
   ): Promise<number> {
     if (result === 0 && found.handle.length > 0 && found.hasAttr) return 0;
-    if (result < 0 && result !== -EEXIST - resentBias) return plain(result);
+    if (result < 0 && result !== repeated(-EEXIST)) return plain(result);
     const looked = await this.lookup(directory, name, found);
     if (looked < 0) return looked;
     if (!found.hasAttr) {
@@ -283,13 +287,13 @@ export class Nfs3 implements NfsProtocol {
         return 0;
       },
     );
-    if (result !== -EEXIST - resentBias) return plain(result);
+    if (result !== repeated(-EEXIST)) return plain(result);
     return (await this.#isSame(object, directory, name)) ? 0 : -EEXIST;
   }
 
   async unlink(directory: FileHandle, name: ByteString): Promise<number> {
     const result = await this.#remove(Proc.remove, directory, name);
-    if (result === -ENOENT - resentBias) return 0;
+    if (result === repeated(-ENOENT)) return 0;
     if (result !== -EINVAL && result !== -1) return plain(result);
     // Servers differ in how they refuse to unlink a directory; Linux says EISDIR.
     const found = new Found();
@@ -299,7 +303,7 @@ export class Nfs3 implements NfsProtocol {
 
   async rmdir(directory: FileHandle, name: ByteString): Promise<number> {
     const result = await this.#remove(Proc.rmdir, directory, name);
-    return result === -ENOENT - resentBias ? 0 : plain(result);
+    return result === repeated(-ENOENT) ? 0 : plain(result);
   }
 
   #remove(procedure: number, directory: FileHandle, name: ByteString): Promise<number> {
@@ -316,7 +320,7 @@ export class Nfs3 implements NfsProtocol {
       (args) => args.opaque(from).string(fromName).opaque(to).string(toName),
       () => 0,
     );
-    if (result !== -ENOENT - resentBias) return plain(result);
+    if (result !== repeated(-ENOENT)) return plain(result);
     // Sent twice and the old name is gone: the first one did it, if the new name is there.
     return plain(await this.lookup(to, toName, new Found()));
   }
@@ -491,13 +495,6 @@ export class Nfs3 implements NfsProtocol {
   }
 }
 
-/** An error answer to a call that was sent more than once is lowered by this, until it has been looked into. */
-const resentBias = 100_000;
-
-function plain(result: number): number {
-  return result <= -resentBias ? result + resentBias : result;
-}
-
 const nodeTypes: ReadonlyMap<number, number> = new Map([
   [S_IFBLK, 3],
   [S_IFCHR, 4],
@@ -510,16 +507,4 @@ function readNew(reader: XdrReader, found: Found): number {
   found.handle = wire.readPostOpHandle(reader);
   wire.readPostOp(reader, found);
   return 0;
-}
-
-/** An access time that no other call will set. */
-function newMark(): Time {
-  const now = Date.now();
-  return { seconds: Math.floor(now / 1_000), nsec: 1 + Math.floor(Math.random() * 999_999_998) };
-}
-
-/** File systems keep 1 ns, 100 ns, 1 µs or 1 s of a time. */
-function carriesMark(attr: FileAttr, mark: Time): boolean {
-  if (attr.size !== 0 || attr.atime !== mark.seconds) return false;
-  return [1, 100, 1_000, 1e9].some((unit) => attr.atimeNsec === Math.floor(mark.nsec / unit) * unit);
 }

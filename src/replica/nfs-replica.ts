@@ -1,0 +1,727 @@
+/**
+ * An NFS export as a replica, over our own client: v3 or v4.1, the same rules for both.
+ *
+ * - Objects are reached by file handles, which are kept (`nfs-handles.ts`); a stale one is found again by its names once.
+ * - All calls are made as root; who owns a new object is said in the call and checked in the answer. A server that
+ *   squashes root therefore answers EPERM instead of making objects that belong to somebody else.
+ * - Writes are not stable until `fsync` or `sync`; what a restarted server lost is written again (`nfs-unstable.ts`).
+ * - NFS has no rename flags and no way to make or find holes; RENAME_NOREPLACE answers EINVAL, because a lookup and a
+ *   rename are two calls and another client may come in between.
+ */
+import { connectNfs, type NfsConnection, type NfsConnectOptions } from "../nfs/connect.ts";
+import { type EachEntry, Found, type NewObject, NfsError, type NfsProtocol } from "../nfs/protocol.ts";
+import { formatNfsUrl, type NfsUrl } from "../nfs/url.ts";
+import type { ByteString } from "../util/byte-string.ts";
+import {
+  EBADF,
+  EINVAL,
+  EISDIR,
+  ELOOP,
+  ENODEV,
+  ENOTCONN,
+  ENOTDIR,
+  ENXIO,
+  EOPNOTSUPP,
+  EPERM,
+  ESTALE,
+  ETIMEDOUT,
+  EXDEV,
+} from "../util/errno.ts";
+import {
+  type FileAttr,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_IFSOCK,
+  S_ISGID,
+  S_ISUID,
+} from "../util/file-attr.ts";
+import { type NfsFile, NfsFiles } from "./nfs-files.ts";
+import { type KnownObject, NfsHandles } from "./nfs-handles.ts";
+import { type LateCall, LateCalls } from "./nfs-late-calls.ts";
+import { probeNfs } from "./nfs-probe.ts";
+import { NfsUnstable } from "./nfs-unstable.ts";
+import {
+  type AttrChange,
+  type Capabilities,
+  type DirectoryEntries,
+  type FileSystemStats,
+  type Owner,
+  type Replica,
+  ReplicaError,
+  type ReplicaHandle,
+  type TreeObject,
+} from "./replica.ts";
+
+export interface NfsReplicaOptions extends NfsConnectOptions {
+  /** Makes the URL's directory if it does not exist: only when the volume is created. */
+  readonly makeDirectory?: { readonly mode: number };
+}
+
+const seekData = 3;
+const seekHole = 4;
+const copyBytes = 1 << 20;
+
+/** Everything that ends with the connection. */
+interface Session {
+  readonly connection: NfsConnection;
+  readonly protocol: NfsProtocol;
+  readonly handles: NfsHandles;
+  readonly unstable: NfsUnstable;
+  readonly files: NfsFiles;
+  readonly rootIno: number;
+}
+
+export class NfsReplica implements Replica {
+  readonly name: string;
+  readonly url: string;
+  readonly #target: NfsUrl;
+  readonly #options: NfsReplicaOptions;
+  readonly #late = new LateCalls();
+  #session: Session | null = null;
+
+  constructor(name: string, target: NfsUrl, options: NfsReplicaOptions) {
+    this.name = name;
+    this.url = formatNfsUrl(target);
+    this.#target = target;
+    this.#options = options;
+  }
+
+  /**
+   * "session": the server refuses everything that an earlier connection sent, from the moment `connect` resolves. "none":
+   * what was sent and not answered may happen at any time; see `lateCalls`.
+   */
+  get fence(): "session" | "none" {
+    return this.#session?.protocol.fence ?? "none";
+  }
+
+  /** The protocol that is spoken: "3", "4.1" or "4.2"; null while not connected. */
+  get protocolVersion(): string | null {
+    return this.#session?.protocol.version ?? null;
+  }
+
+  /** Changes that were sent, had no answer, and are not fenced off: each may still happen. */
+  get lateCalls(): readonly LateCall[] {
+    return this.#late.list;
+  }
+
+  /** The caller has dealt with these: their files were replaced, their names compared again. */
+  settleLateCalls(calls: readonly LateCall[]): void {
+    this.#late.settle(calls);
+  }
+
+  async connect({ signal }: { readonly signal: AbortSignal }): Promise<void> {
+    if (this.#session !== null) return;
+    try {
+      const connection = await connectNfs(this.#target, {
+        ...this.#options,
+        signal,
+        onReconnected: () => this.#session?.unstable.recover() ?? Promise.resolve(),
+      });
+      try {
+        this.#session = await this.#begin(connection);
+      } catch (error) {
+        connection.protocol.close();
+        throw error;
+      }
+      if (connection.protocol.fence === "session") this.#late.clear();
+    } catch (error) {
+      if (error instanceof NfsError) throw new ReplicaError(this.name, `${this.url}: ${error.message}`, error);
+      throw error;
+    }
+  }
+
+  async #begin(connection: NfsConnection): Promise<Session> {
+    const { protocol, mountPoint } = connection;
+    const root = new Found();
+    root.handle = mountPoint.handle;
+    let walked = "";
+    let answer = await protocol.getattr(root.handle, root);
+    for (const name of mountPoint.rest) {
+      if (answer < 0) break;
+      walked += `/${name}`;
+      const parent = root.handle;
+      answer = await protocol.lookup(parent, name, root);
+      if (answer === -2 && this.#options.makeDirectory !== undefined) {
+        const want = { mode: S_IFDIR | this.#options.makeDirectory.mode, uid: 0, gid: 0 };
+        answer = await protocol.mkdir(parent, name, want, root);
+      }
+    }
+    if (answer === 0 && !root.hasAttr) answer = await protocol.getattr(root.handle, root);
+    if (answer === -2)
+      throw new NfsError(`the directory ${walked} does not exist in the export: make it first`, answer);
+    if (answer === -13) {
+      throw new NfsError("the server lets root not in: check that the export has no_root_squash", answer);
+    }
+    if (answer < 0) throw new NfsError("the server does not answer for its root directory", answer);
+    if ((root.attr.mode & S_IFMT) !== S_IFDIR) throw new NfsError("that is not a directory", -ENOTDIR);
+    return {
+      connection,
+      protocol,
+      handles: new NfsHandles(protocol, root),
+      unstable: new NfsUnstable(protocol),
+      files: new NfsFiles(),
+      rootIno: root.attr.ino,
+    };
+  }
+
+  async disconnect(): Promise<void> {
+    const session = this.#session;
+    if (session === null) return;
+    this.#session = null;
+    session.protocol.close();
+  }
+
+  async check(): Promise<number> {
+    const session = this.#session;
+    if (session === null) return -ENOTCONN;
+    const found = new Found();
+    const result = await session.protocol.getattr(session.handles.root.handle, found);
+    if (result === -ESTALE) return -ENODEV;
+    if (result < 0) return result;
+    return session.handles.isElsewhere(found) || found.attr.ino !== session.rootIno ? -ENODEV : 0;
+  }
+
+  async probe(): Promise<Capabilities> {
+    const session = this.#session;
+    if (session === null) throw new ReplicaError(this.name, "not connected", { errno: -ENOTCONN });
+    try {
+      return await probeNfs(session.protocol, session.handles.root.handle);
+    } catch (error) {
+      if (error instanceof NfsError) throw new ReplicaError(this.name, `${this.url}: ${error.message}`, error);
+      throw error;
+    }
+  }
+
+  forget(object: TreeObject): void {
+    this.#session?.handles.forget(object);
+  }
+
+  // Finding objects.
+
+  /** Runs a call on an object's handle; if that is stale, finds the object again by its names and runs it once more. */
+  async #on(object: TreeObject, run: (session: Session, known: KnownObject) => Promise<number>): Promise<number> {
+    const session = this.#session;
+    if (session === null) return -ENOTCONN;
+    const known = session.handles.known(object) ?? (await session.handles.find(object));
+    const first = typeof known === "number" ? known : await run(session, known);
+    if (first !== -ESTALE || object.parent === null) return first;
+    session.handles.distrust(object);
+    const again = await session.handles.find(object);
+    return typeof again === "number" ? again : run(session, again);
+  }
+
+  #onTwo(
+    a: TreeObject,
+    b: TreeObject,
+    run: (session: Session, a: KnownObject, b: KnownObject) => Promise<number>,
+  ): Promise<number> {
+    return this.#on(a, (session, knownA) =>
+      // The inner one has its own second try; a stale `a` is the outer one's to find again.
+      this.#on(b, (_session, knownB) => run(session, knownA, knownB)),
+    );
+  }
+
+  // Names.
+
+  lookup(directory: TreeObject, name: ByteString, attr: FileAttr | null): Promise<number> {
+    return this.#on(directory, async ({ protocol, handles }, known) => {
+      const found = new Found();
+      const result = await protocol.lookup(known.handle, name, found);
+      if (result < 0) {
+        handles.unname(known, name);
+        return result;
+      }
+      return this.#found(known, name, found, attr);
+    });
+  }
+
+  /** Remembers what a name leads to, and gives its attributes. */
+  async #found(directory: KnownObject, name: ByteString, found: Found, attr: FileAttr | null): Promise<number> {
+    const session = this.#session;
+    if (session === null) return -ENOTCONN;
+    if (attr !== null && !found.hasAttr) {
+      const result = await session.protocol.getattr(found.handle, found);
+      if (result < 0) return result;
+    }
+    if (session.handles.isElsewhere(found)) return -EXDEV;
+    session.handles.named(directory, name, found);
+    attr?.copyFrom(found.attr);
+    return 0;
+  }
+
+  async create(
+    directory: TreeObject,
+    name: ByteString,
+    mode: number,
+    owner: Owner,
+    attr: FileAttr | null,
+  ): Promise<number> {
+    return this.#make(directory, name, S_IFREG | mode, owner, attr, async (session, parent, want, found) => {
+      const state = await session.protocol.create(parent.handle, name, want, found);
+      if (typeof state === "number") return state;
+      return session.files.created(directory, name, found.handle, state);
+    });
+  }
+
+  mkdir(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Promise<number> {
+    return this.#make(directory, name, S_IFDIR | mode, owner, attr, ({ protocol }, parent, want, found) =>
+      protocol.mkdir(parent.handle, name, want, found),
+    );
+  }
+
+  async mknod(
+    directory: TreeObject,
+    name: ByteString,
+    mode: number,
+    rdev: number,
+    owner: Owner,
+    attr: FileAttr | null,
+  ): Promise<number> {
+    const type = mode & S_IFMT;
+    if (type === S_IFREG || type === 0) {
+      const handle = await this.create(directory, name, mode & 0o7777, owner, attr);
+      return handle < 0 ? handle : this.close(handle);
+    }
+    if (![S_IFIFO, S_IFSOCK, S_IFBLK, S_IFCHR].includes(type)) return -EINVAL;
+    return this.#make(directory, name, mode, owner, attr, ({ protocol }, parent, want, found) =>
+      protocol.mknod(parent.handle, name, rdev, want, found),
+    );
+  }
+
+  symlink(
+    directory: TreeObject,
+    name: ByteString,
+    target: ByteString,
+    owner: Owner,
+    attr: FileAttr | null,
+  ): Promise<number> {
+    return this.#make(directory, name, S_IFLNK | 0o777, owner, attr, ({ protocol }, parent, want, found) =>
+      protocol.symlink(parent.handle, name, target, want, found),
+    );
+  }
+
+  /** Makes an object with the owner and mode that it must have, whatever the server made of them at first. */
+  async #make(
+    directory: TreeObject,
+    name: ByteString,
+    mode: number,
+    owner: Owner,
+    attr: FileAttr | null,
+    run: (session: Session, parent: KnownObject, want: NewObject, found: Found) => Promise<number>,
+  ): Promise<number> {
+    const result = await this.#on(directory, async (session, parent) => {
+      const { protocol, handles } = session;
+      if (parent.mode === 0) {
+        const found = new Found();
+        const got = await protocol.getattr(parent.handle, found);
+        if (got < 0) return got;
+        parent.learn(found.attr);
+      }
+      const want = newObject(parent, mode, owner);
+      const found = new Found();
+      const made = await run(session, parent, want, found);
+      if (made < 0) {
+        if (made !== -17) handles.unname(parent, name);
+        return made;
+      }
+      const dressed = await dress(protocol, want, found);
+      if (dressed < 0) {
+        if ((mode & S_IFMT) === S_IFDIR) await protocol.rmdir(parent.handle, name);
+        else await protocol.unlink(parent.handle, name);
+        return dressed;
+      }
+      handles.named(parent, name, found);
+      attr?.copyFrom(found.attr);
+      return made;
+    });
+    return this.#noteEntry(result, directory, name);
+  }
+
+  async link(object: TreeObject, directory: TreeObject, name: ByteString, attr: FileAttr | null): Promise<number> {
+    const result = await this.#onTwo(object, directory, async ({ protocol, handles }, known, parent) => {
+      handles.unname(parent, name);
+      const linked = await protocol.link(known.handle, parent.handle, name);
+      if (linked < 0 || attr === null) return linked;
+      const found = new Found();
+      const got = await protocol.getattr(known.handle, found);
+      if (got === 0) attr.copyFrom(found.attr);
+      return got;
+    });
+    return this.#noteEntry(result, directory, name);
+  }
+
+  async unlink(directory: TreeObject, name: ByteString): Promise<number> {
+    const result = await this.#on(directory, ({ protocol, handles }, known) => {
+      handles.unname(known, name);
+      return protocol.unlink(known.handle, name);
+    });
+    return this.#noteEntry(result, directory, name);
+  }
+
+  async rmdir(directory: TreeObject, name: ByteString): Promise<number> {
+    const result = await this.#on(directory, ({ protocol, handles }, known) => {
+      handles.unname(known, name);
+      return protocol.rmdir(known.handle, name);
+    });
+    return this.#noteEntry(result, directory, name);
+  }
+
+  async rename(
+    from: TreeObject,
+    fromName: ByteString,
+    to: TreeObject,
+    toName: ByteString,
+    flags: number,
+  ): Promise<number> {
+    if (this.#session === null) return -ENOTCONN;
+    if (flags !== 0) return -EINVAL;
+    const result = await this.#onTwo(from, to, ({ protocol, handles }, source, target) => {
+      handles.unname(source, fromName);
+      handles.unname(target, toName);
+      return protocol.rename(source.handle, fromName, target.handle, toName);
+    });
+    this.#noteEntry(result, from, fromName);
+    return this.#noteEntry(result, to, toName);
+  }
+
+  readdir(directory: TreeObject, into: DirectoryEntries): Promise<number> {
+    return this.#on(directory, ({ protocol, handles }, known) => {
+      const each: EachEntry = (name, handle, attr) => handles.listed(known, name, handle, attr);
+      return protocol.readdir(known.handle, into, each);
+    });
+  }
+
+  // Objects.
+
+  getattr(object: TreeObject, attr: FileAttr): Promise<number> {
+    return this.#on(object, async ({ protocol }, known) => {
+      const found = new Found();
+      const result = await protocol.getattr(known.handle, found);
+      if (result < 0) return result;
+      known.learn(found.attr);
+      attr.copyFrom(found.attr);
+      return 0;
+    });
+  }
+
+  async setattr(object: TreeObject, handle: ReplicaHandle, change: AttrChange, attr: FileAttr | null): Promise<number> {
+    const result = await this.#on(object, async (session, known) => {
+      const { protocol } = session;
+      const found = new Found();
+      const file = handle < 0 ? undefined : session.files.get(handle);
+      const state = file?.access === "read-write" ? file.state : null;
+      if (change.size !== undefined) {
+        const refused = await this.#mayHaveSize(session, known);
+        if (refused < 0) return refused;
+      }
+      for (const step of attrSteps(change, known.mode)) {
+        found.hasAttr = false;
+        const set = await protocol.setattr(known.handle, state, step, found);
+        if (set < 0) return set;
+      }
+      if (!found.hasAttr) {
+        const got = await protocol.getattr(known.handle, found);
+        if (got < 0) return got;
+      }
+      known.learn(found.attr);
+      attr?.copyFrom(found.attr);
+      return 0;
+    });
+    if (isUnanswered(result)) this.#late.note({ kind: "attributes", object });
+    return result;
+  }
+
+  async #mayHaveSize(session: Session, known: KnownObject): Promise<number> {
+    const type = await this.#type(session, known);
+    if (type < 0 || type === S_IFREG) return type;
+    return type === S_IFDIR ? -EISDIR : -EINVAL;
+  }
+
+  /** The type bits of an object, from what is known if possible. */
+  async #type({ protocol }: Session, known: KnownObject): Promise<number> {
+    if (known.mode === 0) {
+      const found = new Found();
+      const result = await protocol.getattr(known.handle, found);
+      if (result < 0) return result;
+      known.learn(found.attr);
+    }
+    return known.mode & S_IFMT;
+  }
+
+  readlink(object: TreeObject, into: Uint8Array): Promise<number> {
+    return this.#on(object, ({ protocol }, known) => protocol.readlink(known.handle, into));
+  }
+
+  getxattr(object: TreeObject, name: ByteString, into: Uint8Array): Promise<number> {
+    return this.#on(object, ({ protocol }, known) => protocol.getxattr(known.handle, name, into));
+  }
+
+  async setxattr(object: TreeObject, name: ByteString, value: Uint8Array, flags: number): Promise<number> {
+    const result = await this.#on(object, ({ protocol }, known) => protocol.setxattr(known.handle, name, value, flags));
+    if (isUnanswered(result)) this.#late.note({ kind: "attributes", object });
+    return result;
+  }
+
+  listxattr(object: TreeObject, into: Uint8Array): Promise<number> {
+    return this.#on(object, ({ protocol }, known) => protocol.listxattr(known.handle, into));
+  }
+
+  async removexattr(object: TreeObject, name: ByteString): Promise<number> {
+    const result = await this.#on(object, ({ protocol }, known) => protocol.removexattr(known.handle, name));
+    if (isUnanswered(result)) this.#late.note({ kind: "attributes", object });
+    return result;
+  }
+
+  /** A metadata operation is on stable storage when the server answers it (RFC 1813, 1.1; RFC 8881, 1.7.3.1). */
+  fsyncdir(object: TreeObject): Promise<number> {
+    return this.#on(object, async (session, known) => {
+      const type = await this.#type(session, known);
+      if (type < 0) return type;
+      return type === S_IFDIR ? 0 : -ENOTDIR;
+    });
+  }
+
+  // Open files.
+
+  open(object: TreeObject, access: "read" | "read-write"): Promise<number> {
+    return this.#on(object, async (session, known) => {
+      const type = await this.#type(session, known);
+      if (type < 0) return type;
+      if (type === S_IFDIR) return -EISDIR;
+      if (type === S_IFLNK) return -ELOOP;
+      if (type !== S_IFREG) return -ENXIO;
+      const state = await session.protocol.open(known.handle, access);
+      if (typeof state === "number") return state;
+      return session.files.opened(object, known.handle, state, access);
+    });
+  }
+
+  /** The server is told in the background: nothing depends on its answer. */
+  close(handle: ReplicaHandle): number {
+    const session = this.#session;
+    if (session === null) return -ENOTCONN;
+    const file = session.files.remove(handle);
+    if (file === undefined) return -EBADF;
+    if (file.state !== null) void session.protocol.closeFile(file.handle, file.state);
+    return 0;
+  }
+
+  /** Runs a call on an open file; if its handle is stale, on the file that has its name now. */
+  async #onFile(handle: ReplicaHandle, run: (session: Session, file: NfsFile) => Promise<number>): Promise<number> {
+    const session = this.#session;
+    if (session === null) return -ENOTCONN;
+    const file = session.files.get(handle);
+    if (file === undefined) return -EBADF;
+    const result = await run(session, file);
+    if (result !== -ESTALE || !file.followed) return result;
+    session.handles.distrust(file.object);
+    const known = await session.handles.find(file.object);
+    if (typeof known === "number" || known.handle.equals(file.handle)) return -ESTALE;
+    const state = await session.protocol.open(known.handle, file.access);
+    if (typeof state === "number") return state;
+    file.handle = known.handle;
+    file.state = state;
+    return run(session, file);
+  }
+
+  fgetattr(handle: ReplicaHandle, attr: FileAttr): Promise<number> {
+    return this.#onFile(handle, async ({ protocol }, file) => {
+      const found = new Found();
+      const result = await protocol.getattr(file.handle, found);
+      if (result === 0) attr.copyFrom(found.attr);
+      return result;
+    });
+  }
+
+  read(handle: ReplicaHandle, into: Uint8Array, position: number): Promise<number> {
+    return this.#onFile(handle, ({ protocol }, file) => {
+      const { readBytes } = protocol.limits;
+      if (into.length <= readBytes) return readFully(protocol, file, into, position);
+      return inParts(into.length, readBytes, (start, end) =>
+        readFully(protocol, file, into.subarray(start, end), position + start),
+      );
+    });
+  }
+
+  async write(handle: ReplicaHandle, data: Uint8Array, position: number): Promise<number> {
+    const result = await this.#onFile(handle, ({ protocol, unstable }, file) => {
+      if (file.access === "read") return Promise.resolve(-EBADF);
+      file.committed = false;
+      const { writeBytes } = protocol.limits;
+      if (data.length <= writeBytes) return writeFully(unstable, file, data, position);
+      return inParts(data.length, writeBytes, (start, end) =>
+        writeFully(unstable, file, data.subarray(start, end), position + start),
+      );
+    });
+    if (isUnanswered(result)) this.#noteData(handle);
+    return result;
+  }
+
+  fsync(handle: ReplicaHandle, _dataOnly: boolean): Promise<number> {
+    return this.#onFile(handle, async ({ protocol, unstable }, file) => {
+      const result = await unstable.commit(file.handle);
+      if (result < 0 || file.committed) return result;
+      // Not only what this process wrote: an earlier one may have left something uncommitted.
+      const committed = await protocol.commit(file.handle, { stable: false, verifier: "" });
+      if (committed === 0) file.committed = true;
+      return committed;
+    });
+  }
+
+  async fallocate(_handle: ReplicaHandle, _mode: number, _position: number, length: number): Promise<number> {
+    if (this.#session === null) return -ENOTCONN;
+    return length <= 0 ? -EINVAL : -EOPNOTSUPP;
+  }
+
+  /** As a file system without holes answers: all is data, and the one hole is at the end. */
+  seek(handle: ReplicaHandle, position: number, whence: number): Promise<number> {
+    return this.#onFile(handle, async ({ protocol }, file) => {
+      if (whence !== seekData && whence !== seekHole) return -EINVAL;
+      const found = new Found();
+      const result = await protocol.getattr(file.handle, found);
+      if (result < 0) return result;
+      if (position < 0 || position >= found.attr.size) return -ENXIO;
+      return whence === seekData ? position : found.attr.size;
+    });
+  }
+
+  async copyRange(
+    from: ReplicaHandle,
+    fromPosition: number,
+    to: ReplicaHandle,
+    toPosition: number,
+    length: number,
+  ): Promise<number> {
+    const buffer = Buffer.allocUnsafe(Math.min(copyBytes, length));
+    let copied = 0;
+    while (copied < length) {
+      const part = buffer.subarray(0, Math.min(buffer.length, length - copied));
+      const count = await this.read(from, part, fromPosition + copied);
+      if (count < 0) return count;
+      if (count === 0) break;
+      const written = await this.write(to, part.subarray(0, count), toPosition + copied);
+      if (written < 0) return written;
+      copied += written;
+      if (count < part.length) break;
+    }
+    return this.#session === null ? -ENOTCONN : copied;
+  }
+
+  // The whole.
+
+  async statfs(into: FileSystemStats): Promise<number> {
+    const session = this.#session;
+    if (session === null) return -ENOTCONN;
+    return session.protocol.statfs(session.handles.root.handle, into);
+  }
+
+  async sync(): Promise<number> {
+    const session = this.#session;
+    return session === null ? -ENOTCONN : session.unstable.commitAll();
+  }
+
+  // Calls without an answer.
+
+  #noteEntry(result: number, directory: TreeObject, name: ByteString): number {
+    if (isUnanswered(result)) this.#late.note({ kind: "entry", directory, name });
+    return result;
+  }
+
+  #noteData(handle: ReplicaHandle): void {
+    const file = this.#session?.files.get(handle);
+    if (file !== undefined) this.#late.note({ kind: "data", object: file.object, handle: file.handle });
+  }
+}
+
+/** No answer came: the call may have happened, and may still. */
+function isUnanswered(result: number): boolean {
+  return result === -ETIMEDOUT || result === -ENOTCONN;
+}
+
+/** What an object made in this directory has to be: group and bit are inherited from a set-group-id directory. */
+function newObject(parent: KnownObject, mode: number, owner: Owner): NewObject {
+  const inherits = (parent.mode & S_ISGID) !== 0;
+  return {
+    mode: inherits && (mode & S_IFMT) === S_IFDIR ? mode | S_ISGID : mode,
+    uid: owner.uid,
+    gid: inherits ? parent.gid : owner.gid,
+  };
+}
+
+/** Gives a new object the owner and mode that were asked for, where the server made it otherwise. */
+async function dress(protocol: NfsProtocol, want: NewObject, found: Found): Promise<number> {
+  const owned = found.attr.uid === want.uid && found.attr.gid === want.gid;
+  if (!owned) {
+    const result = await protocol.setattr(found.handle, null, { uid: want.uid, gid: want.gid }, found);
+    if (result < 0) return result;
+  }
+  const isLink = (want.mode & S_IFMT) === S_IFLNK;
+  if (!isLink && (!owned || (found.attr.mode & 0o7777) !== (want.mode & 0o7777))) {
+    const result = await protocol.setattr(found.handle, null, { mode: want.mode & 0o7777 }, found);
+    if (result < 0) return result;
+  }
+  if (!found.hasAttr) {
+    const result = await protocol.getattr(found.handle, found);
+    if (result < 0) return result;
+  }
+  return found.attr.uid === want.uid && found.attr.gid === want.gid ? 0 : -EPERM; // root is squashed
+}
+
+/** One call, or two: a server that changes owner and mode together may clear the bits that the mode sets. */
+function attrSteps(change: AttrChange, knownMode: number): AttrChange[] {
+  const { mode, atime, mtime, ...first } = change;
+  const special = mode !== undefined && (mode & (S_ISUID | S_ISGID)) !== 0 && (knownMode & S_IFMT) !== S_IFDIR;
+  const owner = change.uid !== undefined || change.gid !== undefined;
+  if (special && owner) {
+    return [first, { mode, ...(atime === undefined ? {} : { atime }), ...(mtime === undefined ? {} : { mtime }) }];
+  }
+  return Object.keys(change).length === 0 ? [] : [change];
+}
+
+async function readFully(protocol: NfsProtocol, file: NfsFile, into: Uint8Array, position: number): Promise<number> {
+  const result = { endOfFile: false };
+  let done = 0;
+  for (;;) {
+    const part = done === 0 ? into : into.subarray(done);
+    const count = await protocol.read(file.handle, file.state, part, position + done, result);
+    if (count < 0) return count;
+    done += count;
+    if (done === into.length || result.endOfFile || count === 0) return done;
+  }
+}
+
+async function writeFully(unstable: NfsUnstable, file: NfsFile, data: Uint8Array, position: number): Promise<number> {
+  let done = 0;
+  while (done < data.length) {
+    const part = done === 0 ? data : data.subarray(done);
+    const count = await unstable.write(file.handle, file.state, part, position + done);
+    if (count < 0) return count;
+    if (count === 0) return done;
+    done += count;
+  }
+  return done;
+}
+
+/** Runs parts side by side and answers how many bytes were done without a gap, or the first error. */
+async function inParts(
+  length: number,
+  partBytes: number,
+  run: (start: number, end: number) => Promise<number>,
+): Promise<number> {
+  const parts: Promise<number>[] = [];
+  for (let start = 0; start < length; start += partBytes) parts.push(run(start, Math.min(length, start + partBytes)));
+  let done = 0;
+  let whole = true;
+  for (const [index, count] of (await Promise.all(parts)).entries()) {
+    if (count < 0) return count;
+    if (!whole) continue;
+    done += count;
+    whole = count === Math.min(partBytes, length - index * partBytes);
+  }
+  return done;
+}

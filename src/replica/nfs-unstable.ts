@@ -1,0 +1,199 @@
+/**
+ * What was written to an NFS server but not committed. The server may lose it when it restarts, and says so by another
+ * write verifier. Copies are kept until the COMMIT, so that lost writes are written again, in their order; past a bound
+ * files are committed early. `EIO` if what was lost cannot be written again.
+ *
+ * - `recover` runs after each reconnection, before any other call is sent: nobody reads a server that has forgotten.
+ * - A file's kept writes are in the order in which they were answered; overlapping writes are never in flight together
+ *   (the caller's locks see to that), so writing them again in that order ends in the same bytes.
+ */
+import type { FileHandle, NfsProtocol, OpenState, WriteResult } from "../nfs/protocol.ts";
+import { EIO, ESTALE } from "../util/errno.ts";
+
+interface KeptWrite {
+  readonly position: number;
+  readonly data: Buffer;
+  readonly verifier: string;
+}
+
+class UncommittedFile {
+  readonly handle: FileHandle;
+  state: OpenState | null;
+  kept: KeptWrite[] = [];
+  bytes = 0;
+  inFlight = 0;
+  /** Resolves what waits until no write is in flight. */
+  idle: (() => void) | null = null;
+  /** A COMMIT on its way; others join the next one. */
+  committing: Promise<number> | null = null;
+  /** Lost writes are being written again: new ones wait. */
+  rewriting: Promise<number> | null = null;
+
+  constructor(handle: FileHandle, state: OpenState | null) {
+    this.handle = handle;
+    this.state = state;
+  }
+}
+
+export interface UnstableBounds {
+  /** Files are committed in the background from here on. */
+  readonly softBytes: number;
+  /** Writers wait from here on. */
+  readonly hardBytes: number;
+}
+
+const defaultBounds: UnstableBounds = { softBytes: 32 << 20, hardBytes: 96 << 20 };
+const commitTries = 3;
+
+export class NfsUnstable {
+  readonly #protocol: NfsProtocol;
+  readonly #bounds: UnstableBounds;
+  readonly #files = new Map<string, UncommittedFile>();
+  #bytes = 0;
+
+  constructor(protocol: NfsProtocol, bounds: UnstableBounds = defaultBounds) {
+    this.#protocol = protocol;
+    this.#bounds = bounds;
+  }
+
+  /** Bytes that are kept. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** One WRITE; answers how many bytes the server took. */
+  async write(handle: FileHandle, state: OpenState | null, data: Uint8Array, position: number): Promise<number> {
+    const file = this.#file(handle, state);
+    if (file.rewriting !== null) await file.rewriting;
+    file.inFlight++;
+    const result: WriteResult = { stable: false, verifier: "" };
+    const written = await this.#protocol.write(handle, state, data, position, result);
+    file.inFlight--;
+    if (written > 0 && !result.stable) this.#keep(file, data.subarray(0, written), position, result.verifier);
+    if (file.inFlight === 0) {
+      file.idle?.();
+      file.idle = null;
+    }
+    this.#dropIfDone(file);
+    if (this.#bytes > this.#bounds.softBytes) {
+      const early = this.#commitEarly(file);
+      if (this.#bytes > this.#bounds.hardBytes) await early;
+    }
+    return written;
+  }
+
+  /** Everything written to this file so far is on stable storage when this answers 0. */
+  async commit(handle: FileHandle): Promise<number> {
+    const file = this.#files.get(keyOf(handle));
+    if (file === undefined) return 0;
+    if (file.committing !== null) await file.committing;
+    return this.#commitOnce(file);
+  }
+
+  /** The same for all files. A file that is gone meanwhile (its handle is stale) needs nothing. */
+  async commitAll(): Promise<number> {
+    const results = await Promise.all([...this.#files.values()].map((file) => this.commit(file.handle)));
+    for (const result of results) if (result < 0 && result !== -ESTALE) return result;
+    return 0;
+  }
+
+  /** After a reconnection: finds out whether the server has lost anything, and writes it again. */
+  async recover(): Promise<void> {
+    await Promise.all(
+      [...this.#files.values()].map(async (file) => {
+        if (file.kept.length > 0) await this.#commitAndRewrite(file, true);
+      }),
+    );
+  }
+
+  #file(handle: FileHandle, state: OpenState | null): UncommittedFile {
+    const key = keyOf(handle);
+    let file = this.#files.get(key);
+    if (file === undefined) {
+      file = new UncommittedFile(handle, state);
+      this.#files.set(key, file);
+    }
+    file.state = state;
+    return file;
+  }
+
+  #keep(file: UncommittedFile, data: Uint8Array, position: number, verifier: string): void {
+    file.kept.push({ position, data: Buffer.from(data), verifier });
+    file.bytes += data.length;
+    this.#bytes += data.length;
+  }
+
+  /** The current file if it is large, the one that has waited longest otherwise. */
+  #commitEarly(current: UncommittedFile): Promise<number> {
+    const oldest = this.#files.values().next().value ?? current;
+    const file = current.bytes * 4 > this.#bounds.softBytes ? current : oldest;
+    return file.committing ?? this.#commitOnce(file);
+  }
+
+  #commitOnce(file: UncommittedFile): Promise<number> {
+    file.committing ??= this.#commitAndRewrite(file, false).finally(() => {
+      file.committing = null;
+      this.#dropIfDone(file);
+    });
+    return file.committing;
+  }
+
+  async #commitAndRewrite(file: UncommittedFile, urgent: boolean): Promise<number> {
+    for (let i = 0; i < commitTries; i++) {
+      const covered = file.kept.length;
+      if (covered === 0) return 0;
+      const result: WriteResult = { stable: false, verifier: "" };
+      const answer = await this.#protocol.commit(file.handle, result, urgent);
+      if (answer < 0) {
+        if (answer === -ESTALE) this.#forget(file, file.kept.length);
+        return answer;
+      }
+      if (file.kept.slice(0, covered).every((write) => write.verifier === result.verifier)) {
+        this.#forget(file, covered);
+        return 0;
+      }
+      file.rewriting = this.#rewrite(file, urgent);
+      const rewritten = await file.rewriting;
+      file.rewriting = null;
+      if (rewritten < 0) return rewritten;
+    }
+    return -EIO;
+  }
+
+  /** Writes all that is kept again. Calls that were in flight come after it: ended, or (urgent) not sent again yet. */
+  async #rewrite(file: UncommittedFile, urgent: boolean): Promise<number> {
+    if (!urgent && file.inFlight > 0) {
+      await new Promise<void>((resolve) => {
+        file.idle = resolve;
+      });
+    }
+    const result: WriteResult = { stable: false, verifier: "" };
+    for (const [index, write] of file.kept.entries()) {
+      for (let at = 0; at < write.data.length; ) {
+        const part = write.data.subarray(at);
+        const position = write.position + at;
+        const written = await this.#protocol.write(file.handle, file.state, part, position, result, urgent);
+        if (written <= 0) return written < 0 ? written : -EIO;
+        at += written;
+      }
+      file.kept[index] = { ...write, verifier: result.verifier };
+    }
+    return 0;
+  }
+
+  #forget(file: UncommittedFile, writes: number): void {
+    for (const write of file.kept.splice(0, writes)) {
+      file.bytes -= write.data.length;
+      this.#bytes -= write.data.length;
+    }
+  }
+
+  #dropIfDone(file: UncommittedFile): void {
+    if (file.kept.length === 0 && file.inFlight === 0 && file.committing === null)
+      this.#files.delete(keyOf(file.handle));
+  }
+}
+
+function keyOf(handle: FileHandle): string {
+  return handle.toString("latin1");
+}
