@@ -79,9 +79,10 @@ export function decideMount(
 
   const reason = refusal(best, all.length, here.length, members.length);
   if (reason === null) {
-    const witness = options.witness !== null && quiet.includes(options.witness) ? options.witness : null;
-    const voters = witness === null ? best.voters : { replicas: best.voters.replicas, witness };
-    const claimed = witness === null || here.includes(witness) ? here : [...here, witness];
+    const voters = withWitness(best.voters, options.witness, quiet);
+    const isNew = voters.witness !== null && !here.includes(voters.witness) && quiet.includes(voters.witness);
+    const claimed = isNew && voters.witness !== null ? [...here, voters.witness] : here;
+    const { clean } = best;
     return {
       kind: "mount",
       best,
@@ -89,7 +90,7 @@ export function decideMount(
       here: claimed,
       members,
       voters,
-      clean: best.clean,
+      clean,
       forced: false,
       diverged: diverged(members),
     };
@@ -114,6 +115,12 @@ export function decideMount(
   const missing = all.filter((voter) => !here.includes(voter));
   const busy = views.filter((view) => !view.quiet).map((view) => view.voter);
   return { kind: "refuse", reason, best, missing, busy };
+}
+
+/** The witness that was given for this mount becomes a voter once it is here, and is none without being given. */
+function withWitness(voters: Voters, given: string | null, quiet: readonly string[]): Voters {
+  if (given === voters.witness || (given !== null && !quiet.includes(given))) return voters;
+  return { replicas: voters.replicas, witness: given };
 }
 
 function refusal(best: VoterRecord, voters: number, here: number, members: number): QuorumLossCause | null {

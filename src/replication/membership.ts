@@ -199,6 +199,12 @@ export class VolumeMembership implements Membership {
     await this.#recording;
   }
 
+  /** At an unmount in order, when the members are alike on stable storage: says so on record, if that is so. */
+  async release(): Promise<void> {
+    await this.close();
+    if (this.#loss === null && this.#decide().kind === "settled") await this.#deps.arbiter.release();
+  }
+
   #takeOut(leaving: readonly number[], reason: LeaveReason, errno: number): void {
     this.inSync = this.inSync.filter((replica) => !leaving.includes(replica));
     const since = this.#now();
