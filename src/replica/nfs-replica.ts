@@ -343,9 +343,12 @@ export class NfsReplica implements Replica {
   }
 
   async link(object: TreeObject, directory: TreeObject, name: ByteString, attr: FileAttr | null): Promise<number> {
-    const result = await this.#onTwo(object, directory, async ({ protocol, handles }, known, parent) => {
+    const result = await this.#onTwo(object, directory, async (session, known, parent) => {
+      const { protocol, handles } = session;
       handles.unname(parent, name);
       const linked = await protocol.link(known.handle, parent.handle, name);
+      // Servers differ in how they refuse to link a directory; Linux says EPERM.
+      if (linked === -EINVAL && (await this.#type(session, known)) === S_IFDIR) return -EPERM;
       if (linked < 0 || attr === null) return linked;
       const found = new Found();
       const got = await protocol.getattr(known.handle, found);

@@ -7,6 +7,12 @@ import { NfsReplica } from "../../src/replica/nfs-replica.ts";
 import { replicaContract } from "../../src/replica/testing/contract.ts";
 import { available, Ganesha } from "./ganesha.ts";
 
+/** What the server's VFS back end does not do. */
+const cannot = {
+  "setattr() works on directories, symbolic links and special files themselves":
+    "nfs-ganesha's VFS ignores times of symbolic links, without an error",
+};
+
 for (const version of ["3", "4.1"] as const) {
   describe(`nfs-ganesha, v${version}`, { skip: available ? false : "needs root, nfs-ganesha and rpcbind" }, () => {
     let server: Ganesha;
@@ -17,22 +23,28 @@ for (const version of ["3", "4.1"] as const) {
     after(async () => {
       await server[Symbol.asyncDispose]();
     });
-    replicaContract(`NFS v${version} on nfs-ganesha`, async () => {
-      const name = `tree-${trees++}`;
-      const directory = join(server.directory, "export", name);
-      mkdirSync(directory);
-      const url = parseNfsUrl(server.url(version, `/export/${name}`));
-      let clients = 0;
-      const make = () => new NfsReplica("mars", url, { clientOwner: `contract-${name}-${clients++}` });
-      return {
-        replica: make(),
-        another: make,
-        vanish: () => {
-          rmSync(directory, { recursive: true });
-          mkdirSync(directory);
-        },
-        dispose: () => rmSync(directory, { recursive: true, force: true }),
-      };
-    });
+    replicaContract(
+      `NFS v${version} on nfs-ganesha`,
+      async () => {
+        const name = `tree-${trees++}`;
+        const directory = join(server.directory, "export", name);
+        mkdirSync(directory);
+        const url = parseNfsUrl(server.url(version, `/export/${name}`));
+        let clients = 0;
+        const make = () => new NfsReplica("mars", url, { clientOwner: `contract-${name}-${clients++}` });
+        return {
+          replica: make(),
+          another: make,
+          vanish: async () => {
+            await server.kill(); // it would answer from its cache for a minute
+            rmSync(directory, { recursive: true });
+            mkdirSync(directory);
+            await server.start();
+          },
+          dispose: () => rmSync(directory, { recursive: true, force: true }),
+        };
+      },
+      cannot,
+    );
   });
 }
