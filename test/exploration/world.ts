@@ -28,7 +28,7 @@ export type Rule =
   | "epoch"
   /** A mount claims its term on everyone before it records its members. */
   | "claim"
-  /** A replica whose join failed is left out again. */
+  /** A join that failed is taken back on record before anything else is done. */
   | "newcomer"
   /** Nobody serves while an earlier call may still take effect. */
   | "late"
@@ -252,9 +252,10 @@ export class World {
       const taken = this.#put(state, voter, { record: this.#holds(held, record), term: Math.max(term, record.term) });
       const went = recordTaken(recording, voter);
       into.push([`${show(record)} on ${voter}`, { ...taken, process: { ...process, recording: went } }]);
-      // Left out rule: the members go on with the newcomer, whoever else did not take the record.
-      const tampered = this.#options.without === "newcomer" ? { ...recording, newcomer: null } : recording;
-      const refused: Process = { ...process, recording: recordRefused(tampered, voter) };
+      const refused: Process =
+        this.#options.without === "newcomer" && then === "join" && serving !== null
+          ? { at: "serving", serving: { ...serving, seq: record.seq } }
+          : { ...process, recording: recordRefused(recording, voter) };
       into.push([`${voter} does not take ${show(record)}`, { ...state, process: refused }]);
       if (lateRecord === null) {
         const late = this.#put(state, voter, { lateRecord: record });
