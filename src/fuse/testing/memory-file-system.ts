@@ -1,7 +1,7 @@
 /** An honest file system in memory, to try the session with. Permissions are the kernel's (default_permissions). */
 import type { ByteString } from "../../util/byte-string.ts";
 import * as errno from "../../util/errno.ts";
-import { isDirectory, isRegular, S_IFDIR, S_IFLNK, S_ISGID, S_ISUID } from "../../util/file-attr.ts";
+import { isDirectory, isRegular, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID } from "../../util/file-attr.ts";
 import { FOPEN_KEEP_CACHE } from "../abi.ts";
 import type * as fuse from "../filesystem.ts";
 import { type NodeId, ROOT_NODE } from "../filesystem.ts";
@@ -27,6 +27,19 @@ export class MemoryFileSystem implements fuse.FileSystem {
   /** How many nodes the kernel knows or the tree holds. */
   get nodeCount(): number {
     return this.#nodes.size;
+  }
+
+  /** A file in the root directory with these contents, behind the kernel's back. */
+  put(name: ByteString, contents: Uint8Array): void {
+    const root = this.#node(ROOT_NODE);
+    const node = root.entries?.get(name) ?? this.#newNode({ uid: 0, gid: 0 }, root, S_IFREG | 0o644, 0);
+    node.data.truncate(0);
+    node.data.write(0, contents);
+    root.entries?.set(name, node);
+  }
+
+  idOf(name: ByteString): NodeId {
+    return this.#node(ROOT_NODE).entries?.get(name)?.id ?? 0;
   }
 
   lookup(_: fuse.Request, parent: NodeId, name: ByteString, out: fuse.EntryOut): fuse.Answer {
@@ -396,7 +409,7 @@ export class MemoryFileSystem implements fuse.FileSystem {
     return this.#found(node, out);
   }
 
-  #newNode(request: fuse.Request, parent: MemoryNode, mode: number, umask: number): MemoryNode {
+  #newNode(request: Pick<fuse.Request, "uid" | "gid">, parent: MemoryNode, mode: number, umask: number): MemoryNode {
     const node = new MemoryNode(this.#nextId++, mode & ~umask, isDirectory(mode));
     const inherits = (parent.attr.mode & S_ISGID) !== 0;
     node.attr.uid = request.uid;

@@ -15,11 +15,37 @@ export class Mounted {
   readonly child: ChildProcess;
   /** What the server logged. */
   readonly log: string[] = [];
+  /** What it said. */
+  readonly said: string[] = [];
+  #onNews: (() => void) | null = null;
+  #exited = false;
 
   constructor(dir: string, child: ChildProcess) {
     this.dir = dir;
     this.child = child;
+    child.once("close", () => {
+      this.#exited = true;
+      this.#onNews?.();
+    });
     if (child.stderr) createInterface(child.stderr).on("line", (line) => this.log.push(line));
+    if (child.stdout) {
+      createInterface(child.stdout).on("line", (line) => {
+        this.said.push(line);
+        this.#onNews?.();
+      });
+    }
+  }
+
+  /** Waits until the server has said a line that begins so, at or after a place in `said`, and answers it. */
+  async until(begin: string, from = 0): Promise<string> {
+    for (;;) {
+      const line = this.said.slice(from).find((said) => said.startsWith(begin));
+      if (line !== undefined) return line;
+      if (this.#exited) throw new Error(`The server ended: ${this.log.join("\n")}`);
+      await new Promise<void>((resolve) => {
+        this.#onNews = resolve;
+      });
+    }
   }
 
   /** What a shell script prints, run in the mount. */
@@ -60,9 +86,6 @@ export async function serve(script: string, ...options: string[]): Promise<Mount
   const path = join(import.meta.dirname, script);
   const child = spawn(process.execPath, [path, dir, ...options], { stdio: ["ignore", "pipe", "pipe"] });
   const mounted = new Mounted(dir, child);
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  child.once("exit", (code) => reject(new Error(`The server ended (${code}): ${mounted.log.join("\n")}`)));
-  createInterface({ input: child.stdout }).once("line", () => resolve());
-  await promise;
+  await mounted.until("ready");
   return mounted;
 }
