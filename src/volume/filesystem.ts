@@ -9,6 +9,7 @@ import {
   type EntryOut,
   type FileHandle,
   type FileSystem,
+  type Negotiated,
   type NodeId,
   type OpenOut,
   type Request,
@@ -56,6 +57,7 @@ export interface VolumeDeps {
   readonly fanOut: FanOut;
   readonly times: Times;
   readonly intents: Pick<Intents, "created">;
+  readonly onInit: (negotiated: Negotiated) => void;
   readonly exchangeMemo: (unique: bigint) => ExchangeMemo;
   /** What all replicas can do. */
   readonly abilities: () => VolumeAbilities;
@@ -82,6 +84,10 @@ export class VolumeFileSystem implements FileSystem {
   constructor(deps: VolumeDeps, options: VolumeOptions) {
     this.#deps = deps;
     this.#options = options;
+  }
+
+  init(negotiated: Negotiated): void {
+    this.#deps.onInit(negotiated);
   }
 
   // ---- names ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
  * replica before they were exchanged.
  *
  *   u32 agreed @0 (1 once it is), u32 minor @4, u64 flags @8, u32 largest write @16
+ *   f64 term @168 that the volume was last claimed with
  *   u64 unique @24 of the exchange, u32 replicas @32 (bits), f64 pairs @40: two for each of 8 replicas
  */
 import type { Negotiated } from "../fuse/filesystem.ts";
@@ -27,6 +28,14 @@ export function loadNegotiated(log: StateLog): Negotiated | null {
     flags: facts.getBigUint64(8, true),
     maxWriteBytes: facts.getUint32(16, true),
   };
+}
+
+export function saveTerm(log: StateLog, term: number): void {
+  log.facts().setFloat64(168, term, true);
+}
+
+export function loadTerm(log: StateLog): number {
+  return log.facts().getFloat64(168, true);
 }
 
 /** Of the request with this number. The kernel has one exchange of two names under way at a time, we remember the last. */

@@ -1,0 +1,188 @@
+/**
+ * From a configuration to a volume that may be served: connects the replicas, finds out whose they are, makes a new volume
+ * of them or claims the one that they are, and leaves the members connected. Nothing is written to a backend
+ * before all of them have been looked at.
+ */
+
+import { LocalReplica } from "../replica/local.ts";
+import type { Capabilities, Replica } from "../replica/replica.ts";
+import { VoterArbiter } from "../replication/arbiter-voters.ts";
+import { type ControlFiles, ReplicaControlFiles } from "../replication/control-files.ts";
+import { AdoptError, ClaimLostError, IdentityError, QuorumLostError, VolumeBusyError } from "../replication/errors.ts";
+import { decideIdentity, readBackend, unmounted, writeMarker } from "../replication/identity.ts";
+import type { MembershipRecord } from "../replication/model.ts";
+import { errorText, type Logger } from "../util/logger.ts";
+import { start } from "../util/op.ts";
+import { FailureError } from "./failure.ts";
+import type { FailureCode, VolumeConfig } from "./protocol.ts";
+import { isNfsUrl, makeReplica, type ReplicaKindDeps } from "./replica-kinds.ts";
+import type { ReplicaLocks } from "./replica-locks.ts";
+
+export const WITNESS = "witness";
+
+export interface OpenRequest {
+  readonly config: VolumeConfig;
+  /** Goes on for an earlier process of the same mount. */
+  readonly resumed: boolean;
+  /** Replicas on which the earlier process still has a call. */
+  readonly avoid: readonly string[];
+  /** The term of the earlier process, 0 for none: whoever has claimed a newer one has taken the volume over. */
+  readonly term: number;
+}
+
+export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs" | "volume"> {
+  readonly log: Logger;
+  readonly locks: ReplicaLocks;
+}
+
+/** What was found and made ready. */
+export interface OpenedVolume {
+  readonly config: VolumeConfig;
+  readonly volumeId: string;
+  /** By index; those in `recorded.members` are connected, the others are not. */
+  readonly replicas: (Replica | null)[];
+  readonly files: (name: string) => ControlFiles;
+  readonly capabilities: readonly Capabilities[];
+  readonly arbiter: VoterArbiter;
+  readonly recorded: MembershipRecord;
+  /** Kept for the caretaker, which connects the other replicas. */
+  readonly kindDeps: ReplicaKindDeps;
+}
+
+export async function openVolume(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume> {
+  try {
+    return await open(request, deps);
+  } catch (error) {
+    throw asFailure(error);
+  }
+}
+
+async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume> {
+  const { config, resumed, avoid } = request;
+  const kindDeps: ReplicaKindDeps = {
+    page: deps.page,
+    logger: deps.log,
+    deadlineMs: config.deadlineMs,
+    volume: config.volume,
+  };
+  const replicas = config.replicas.map((replica, index) => makeReplica(replica, index, kindDeps));
+  const control = new Map(replicas.map((replica) => [replica.name, new ReplicaControlFiles(replica)]));
+  const files = (name: string): ControlFiles => control.get(name) as ControlFiles;
+  const names = config.replicas.map((replica) => replica.name);
+  const problems = await connectAll(
+    replicas.filter((replica) => !avoid.includes(replica.name)),
+    config.deadlineMs,
+  );
+  const connected = replicas.filter((replica) => !avoid.includes(replica.name) && !problems.has(replica.name));
+  for (const [name, error] of problems)
+    deps.log.warn("Replica cannot be connected", { replica: name, error: errorText(error) });
+  if (connected.length === 0) {
+    throw (
+      [...problems.values()][0] ?? new FailureError("busy", "An earlier process still uses all of the replicas: wait")
+    );
+  }
+  const witness = config.witness === null ? null : await openWitness(config.witness);
+  const readings = await Promise.all(
+    connected.map(async (replica) => await start(readBackend(replica, files(replica.name)))),
+  );
+  const identity = decideIdentity(readings, names, config.source);
+  const { volumeId } = identity;
+  const refused = identity.kind === "existing" ? identity.refused : [];
+  for (const error of refused) deps.log.warn("Replica is not used", { replica: error.replica, error: error.message });
+  const usable = identity.kind === "existing" ? identity.usable : names;
+  const voters = names.filter((name) => usable.includes(name)).map((name) => ({ name, files: files(name) }));
+  if (witness !== null) voters.push({ name: WITNESS, files: witness });
+  const few = names.length + (witness === null ? 0 : 1) <= 2;
+  const arbiter = new VoterArbiter(
+    voters,
+    { log: deps.log, now: () => new Date(), isQuiet: (voter) => !avoid.includes(voter) },
+    {
+      volumeId,
+      witness: witness === null ? null : WITNESS,
+      minInSync: config.minInSyncReplicas,
+      // The same mount goes on, so it may expel as it could have a moment ago: with two voters, one.
+      forceDegraded: config.forceDegraded || (resumed && few),
+    },
+  );
+  if (identity.kind === "new") {
+    if (resumed)
+      throw new FailureError("identity", "None of the replicas has its marker any more: unmount, and look at them");
+    for (const voter of voters) await start(voter.files.create());
+    lockAll(config, names, [], resumed, deps.locks);
+    await arbiter.initialize(identity.inSync);
+    const now = new Date();
+    for (const name of identity.inSync) await start(writeMarker(files(name), volumeId, name, now));
+  } else {
+    lockAll(config, usable, avoid, resumed, deps.locks);
+    const best = await arbiter.peek();
+    if (best !== null) {
+      const lost = identity.fresh.find((name) => best.members.includes(name));
+      if (lost !== undefined) {
+        deps.log.warn("Replica is not used", { replica: lost, error: unmounted(lost).message });
+        if (voters.length === 0) throw unmounted(lost);
+      }
+      if (request.term > 0 && best.term > request.term)
+        throw new ClaimLostError(request.term, best.term, best.members[0] ?? "");
+    }
+  }
+  const recorded = await arbiter.claim();
+  const capabilities: Capabilities[] = [];
+  for (const replica of connected) {
+    if (recorded.members.includes(replica.name)) capabilities.push(await replica.probe());
+    else await replica.disconnect();
+  }
+  return { config, volumeId, replicas, files, capabilities, arbiter, recorded, kindDeps };
+}
+
+/** Answers who could not be connected, and why. */
+async function connectAll(replicas: readonly Replica[], deadlineMs: number): Promise<Map<string, unknown>> {
+  const problems = new Map<string, unknown>();
+  const signal = AbortSignal.timeout(deadlineMs);
+  await Promise.all(
+    replicas.map(async (replica) => {
+      try {
+        await replica.connect({ signal });
+      } catch (error) {
+        problems.set(replica.name, error);
+      }
+    }),
+  );
+  return problems;
+}
+
+/** A directory that holds records and no data. */
+async function openWitness(path: string): Promise<ControlFiles> {
+  const place = new LocalReplica({ name: WITNESS, path });
+  await place.connect({ signal: AbortSignal.timeout(10_000) });
+  const files = new ReplicaControlFiles(place);
+  await start(files.create());
+  return files;
+}
+
+function lockAll(
+  config: VolumeConfig,
+  names: readonly string[],
+  avoid: readonly string[],
+  resumed: boolean,
+  locks: ReplicaLocks,
+): void {
+  for (const { name, url } of config.replicas) {
+    if (isNfsUrl(url) || !names.includes(name) || avoid.includes(name)) continue;
+    if (locks.take(url)) continue;
+    if (!resumed) throw new VolumeBusyError(url);
+    locks.takeLater(url);
+  }
+}
+
+function asFailure(error: unknown): FailureError {
+  if (error instanceof FailureError) return error;
+  return new FailureError(codeOf(error), errorText(error), { cause: error });
+}
+
+function codeOf(error: unknown): FailureCode {
+  if (error instanceof IdentityError) return "identity";
+  if (error instanceof AdoptError) return "adopt";
+  if (error instanceof QuorumLostError) return "quorum";
+  if (error instanceof VolumeBusyError || error instanceof ClaimLostError) return "busy";
+  return "replica";
+}

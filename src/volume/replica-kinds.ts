@@ -1,0 +1,39 @@
+/** From the configuration of a replica to the replica: which kind, and where its calls run. */
+
+import { chooseRun } from "../replica/choose-run.ts";
+import { withDeadline } from "../replica/deadline.ts";
+import { LocalReplica } from "../replica/local.ts";
+import { openNfsReplica } from "../replica/nfs-open.ts";
+import { OffloadedReplica } from "../replica/offload.ts";
+import type { Replica } from "../replica/replica.ts";
+import type { Logger } from "../util/logger.ts";
+import type { ReplicaConfig } from "./protocol.ts";
+import type { StatePageWriter } from "./state-page.ts";
+
+export interface ReplicaKindDeps {
+  readonly page: StatePageWriter;
+  readonly logger: Logger;
+  readonly deadlineMs: number;
+  /** Who we are to an NFS v4.1 server, together with the replica's name. */
+  readonly volume: string;
+}
+
+export function isNfsUrl(url: string): boolean {
+  return url.startsWith("nfs://");
+}
+
+/** `index`: where the status page shows its calls. */
+export function makeReplica(config: ReplicaConfig, index: number, deps: ReplicaKindDeps): Replica {
+  const { name, url } = config;
+  if (isNfsUrl(url)) {
+    const nfs = openNfsReplica(name, url, {
+      clientOwner: `chiron:${deps.volume}:${name}`,
+      logger: deps.logger.child({ replica: name }),
+    });
+    return withDeadline(nfs, deps.deadlineMs);
+  }
+  const run = config.run === "auto" ? chooseRun(url) : config.run;
+  if (run === "threads") return withDeadline(new OffloadedReplica({ name, path: url }), deps.deadlineMs);
+  // Cold reads and flushes of a local replica run on threads, and these may hang too.
+  return withDeadline(new LocalReplica({ name, path: url, busy: deps.page.loopCalls(index) }), deps.deadlineMs);
+}
