@@ -1,6 +1,7 @@
 /** The CustomResourceDefinition, made from the zod schema: what zod says in its own words is put into Kubernetes'. */
 import { z } from "zod";
-import { apiGroup, apiVersion, replicatedVolumeSchema, resourceKind, resourcePlural } from "./replicated-volume.ts";
+import { apiGroup, apiVersion, resourceKind, resourcePlural } from "./names.ts";
+import { replicatedVolumeSchema } from "./replicated-volume.ts";
 
 export interface JsonSchema {
   readonly type?: string;

@@ -1,7 +1,7 @@
 /** `docs/reference/replicatedvolume.md`, made from the schema, so that it cannot tell anything else. */
 
 import { type JsonSchema, structuralSchema } from "./crd.ts";
-import { apiGroup, apiVersion, resourceKind } from "./replicated-volume.ts";
+import { apiGroup, apiVersion, resourceKind } from "./names.ts";
 
 export function referencePage(): string {
   const schema = structuralSchema();

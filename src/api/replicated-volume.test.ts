@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { type ApiServer, skipWithoutApiServer, startApiServer } from "../../test/kubernetes/api-server.ts";
-import { minInSyncReplicas } from "./replicated-volume.ts";
+import { minInSyncReplicas } from "./names.ts";
 
 interface Spec {
   [field: string]: unknown;
@@ -193,6 +193,11 @@ const refused: readonly Refused[] = [
     message: "reclaimPolicy Delete needs a subdirectory: the root of an export is never deleted",
   },
   {
+    rule: "adopting from a replica that is not there",
+    spec: { ...good, adoptFrom: "pluto" },
+    message: "spec.adoptFrom: Invalid value: adoptFrom must name one of the replicas",
+  },
+  {
     rule: "a bandwidth that is no quantity",
     spec: { ...good, resync: { bandwidth: "fast" } },
     message: "spec.resync.bandwidth in body should match",
@@ -254,6 +259,7 @@ const accepted: readonly { readonly what: string; readonly from?: Spec; readonly
       writeCache: "WriteBack",
       resync: { bandwidth: "100M", mode: "Manual" },
       scrub: { schedule: "0 3 * * 0" },
+      adoptFrom: "mars",
       claimRef: { namespace: "default", name: "data" },
     },
   },

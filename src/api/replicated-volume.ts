@@ -6,18 +6,6 @@
 import { z } from "zod";
 import { quantityPattern } from "./quantity.ts";
 
-export const apiGroup = "chiron.storage";
-export const apiVersion = "v1alpha1";
-export const resourcePlural = "replicatedvolumes";
-export const resourceKind = "ReplicatedVolume";
-export const csiDriverName = "csi.chiron.storage";
-/** On volumes that CreateVolume made: csi-provisioner makes their PersistentVolumes. */
-export const provisionedLabel = `${apiGroup}/provisioned`;
-/** Which node a volume of directories can be used on. */
-export const topologyKey = `${csiDriverName}/node`;
-/** Keeps the object until what it stands for is gone: its PV, and with `Delete` its trees. */
-export const volumeFinalizer = `${apiGroup}/volume`;
-
 interface CelRule {
   readonly rule: string;
   readonly message: string;
@@ -268,6 +256,11 @@ const spec = z
         message: "reclaimPolicy Delete needs a subdirectory: the root of an export is never deleted",
         fieldPath: ".reclaimPolicy",
       },
+      {
+        rule: "!has(self.adoptFrom) || self.replicas.exists(r, r.name == self.adoptFrom)",
+        message: "adoptFrom must name one of the replicas",
+        fieldPath: ".adoptFrom",
+      },
       differentPlaces("nfs", ["server", "path"]),
       differentPlaces("persistentVolume", ["name"]),
       differentPlaces("persistentVolumeClaim", ["__namespace__", "name"]),
@@ -425,11 +418,4 @@ export interface ReplicatedVolume {
   readonly metadata: ObjectMeta;
   readonly spec: ReplicatedVolumeSpec;
   readonly status?: ReplicatedVolumeStatus;
-}
-
-/** Below so many in-sync replicas writes are refused: 1 for one or two replicas, a majority from three on. */
-export function minInSyncReplicas(wanted: Pick<ReplicatedVolumeSpec, "minInSyncReplicas" | "replicas">): number {
-  if (wanted.minInSyncReplicas !== undefined) return wanted.minInSyncReplicas;
-  const count = wanted.replicas.length;
-  return count < 3 ? 1 : Math.floor(count / 2) + 1;
 }

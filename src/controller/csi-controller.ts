@@ -2,13 +2,10 @@
  * CSI's Controller service: volumes are ReplicatedVolumes, and this only reads and writes those. The volume's id is the
  * object's name. Every call may be repeated: what is there already is answered, what is gone already is gone.
  */
+
+import { provisionedLabel, topologyKey, volumeFinalizer } from "../api/names.ts";
 import { bytesToQuantity, quantityToBytes } from "../api/quantity.ts";
-import {
-  provisionedLabel,
-  type ReplicatedVolumeSpecInput,
-  topologyKey,
-  volumeFinalizer,
-} from "../api/replicated-volume.ts";
+import type { ReplicatedVolumeSpecInput } from "../api/replicated-volume.ts";
 import { replicatedVolumes, typeOfVolume } from "../api/resource.ts";
 import {
   claimNameParameter,

@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { parseArgs } from "node:util";
-import { csiDriverName } from "../api/replicated-volume.ts";
+import { csiDriverName } from "../api/names.ts";
 import { ControllerService, IdentityService } from "../csi/generated/csi.ts";
 import { identityHandlers } from "../csi/identity.ts";
 import { Operations } from "../csi/operations.ts";

@@ -4,13 +4,8 @@
  * report becomes stale. At rest it costs no calls.
  */
 import { isDeepStrictEqual } from "node:util";
-import {
-  csiDriverName,
-  provisionedLabel,
-  type ReplicatedVolume,
-  type ReplicatedVolumeStatus,
-  volumeFinalizer,
-} from "../api/replicated-volume.ts";
+import { csiDriverName, provisionedLabel, volumeFinalizer } from "../api/names.ts";
+import type { ReplicatedVolume, ReplicatedVolumeStatus } from "../api/replicated-volume.ts";
 import { replicatedVolumes, typeOfVolume } from "../api/resource.ts";
 import { isConflict, isNotFound, type KubeClient, KubeError, type KubeObject } from "../kube/client.ts";
 import type { EventRecorder } from "../kube/events.ts";

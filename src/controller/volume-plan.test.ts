@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { provisionedLabel, type ReplicatedVolume, volumeFinalizer } from "../api/replicated-volume.ts";
+import { provisionedLabel, volumeFinalizer } from "../api/names.ts";
+import type { ReplicatedVolume } from "../api/replicated-volume.ts";
 import { resolveBackend } from "./backends.ts";
 import type { PersistentVolume, PersistentVolumeClaim } from "./objects.ts";
 import { volumeNameOf } from "./volume-names.ts";

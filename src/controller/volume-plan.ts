@@ -3,16 +3,9 @@
  * dies between any two leaves nothing that the next one cannot carry on with.
  */
 import { isDeepStrictEqual } from "node:util";
+import { apiGroup, csiDriverName, provisionedLabel, topologyKey, volumeFinalizer } from "../api/names.ts";
 import { quantityToBytes } from "../api/quantity.ts";
-import {
-  apiGroup,
-  csiDriverName,
-  type Place,
-  provisionedLabel,
-  type ReplicatedVolume,
-  topologyKey,
-  volumeFinalizer,
-} from "../api/replicated-volume.ts";
+import type { Place, ReplicatedVolume } from "../api/replicated-volume.ts";
 import { nodesOf, type Resolved } from "./backends.ts";
 import type { PersistentVolume } from "./objects.ts";
 import { freshReports } from "./volume-status.ts";

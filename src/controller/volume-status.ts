@@ -3,16 +3,16 @@
  * A report counts until it is older than `staleAfterMs`; what nobody reports about keeps its last state if the last
  * node left in order, and is Unknown if that node just went silent.
  */
-import {
-  type Condition,
-  minInSyncReplicas,
-  type NodeReport,
-  type Phase,
-  type Place,
-  type ReplicaReport,
-  type ReplicaStatus,
-  type ReplicatedVolume,
-  type ReplicatedVolumeStatus,
+import { minInSyncReplicas } from "../api/names.ts";
+import type {
+  Condition,
+  NodeReport,
+  Phase,
+  Place,
+  ReplicaReport,
+  ReplicaStatus,
+  ReplicatedVolume,
+  ReplicatedVolumeStatus,
 } from "../api/replicated-volume.ts";
 import { nodesOf, type Resolved } from "./backends.ts";
 
