@@ -105,6 +105,7 @@ export class NodeTable {
   show(node: TreeNode, attr: FileAttr): void {
     this.#identify(node, attr);
     attr.nlink -= node.orphanLinks;
+    if (node.id === ROOT_ID && attr.nlink > 2) attr.nlink--; // `.chiron` is not shown
   }
 
   #identify(node: TreeNode, attr: FileAttr): void {

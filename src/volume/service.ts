@@ -114,6 +114,7 @@ export class VolumeService {
 
   /** Members are alike, intents are open, what an earlier process had is found again. */
   async #prepare(resumed: boolean): Promise<void> {
+    await this.#volume.prepareOrphans();
     await this.#volume.intents.open();
     if (resumed) this.#volume.restore();
   }

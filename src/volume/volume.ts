@@ -13,6 +13,7 @@ import { MissedChangesLog } from "../replication/missed-changes.ts";
 import { Namespace } from "../replication/namespace.ts";
 import type { OpenFile } from "../replication/open-file.ts";
 import { Times } from "../replication/times.ts";
+import { EEXIST } from "../util/errno.ts";
 import type { Logger } from "../util/logger.ts";
 import { type Op, start } from "../util/op.ts";
 import { commonAbilities, type VolumeAbilities } from "./abilities.ts";
@@ -139,6 +140,15 @@ export class Volume {
     this.table.restore((node) => this.files.use(node));
     for (const node of [...this.table.notedNodes()]) this.times.note(node);
     this.table.sweep();
+  }
+
+  /** The directory for files without a name, on every member. */
+  async prepareOrphans(): Promise<void> {
+    const { control, directory } = this.table.orphans;
+    for (const index of this.membership.inSync) {
+      const made = await this.fanOut.replica(index).mkdir(control, directory.name, 0o700, { uid: 0, gid: 0 }, null);
+      if (made < 0 && made !== -EEXIST) this.membership.expel([index], "Fault", made);
+    }
   }
 
   /** Every change so far has ended, and its times are equal everywhere. */
