@@ -12,6 +12,8 @@ import { statxFd } from "../posix/statx.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { EAGAIN, EINVAL, ENOSYS, ENOTCONN, EOPNOTSUPP } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
+import { deliverUnlessAbandoned } from "./abandoned.ts";
+import { BufferPool } from "./buffer-pool.ts";
 import { copyFully, readFully, writeFully } from "./local-files.ts";
 import { LocalHandles } from "./local-handles.ts";
 import { checkRoot, type LocalRoot, openRoot } from "./local-root.ts";
@@ -256,10 +258,14 @@ export class LocalReplica implements Replica {
     return this.#leave(done);
   }
 
-  async #readCold(fd: number, into: Uint8Array, position: number, done: number): Promise<number> {
-    const rest = done === 0 ? into : into.subarray(done);
-    const bytes = await this.#handles.during(this.#threads.read(fd, rest, position + done), fd);
-    return bytes < 0 ? bytes : done + bytes;
+  #readCold(fd: number, into: Uint8Array, position: number, done: number): Promise<number> {
+    const bytes = into.byteLength - done;
+    const buffer = buffers.take(bytes);
+    const reading = this.#handles.during(this.#threads.read(fd, buffer, bytes, position + done), fd);
+    const reply = reading.then((result) => (result < 0 ? result : ([done + result, result] as const)));
+    const answer = deliverUnlessAbandoned(reply, (result) => into.set(buffer.subarray(0, result), done));
+    void answer.finally(() => buffers.give(buffer));
+    return answer;
   }
 
   /** The file system does not know RWF_NOWAIT: never asked again. Or a real error. */
@@ -323,4 +329,6 @@ export class LocalReplica implements Replica {
 }
 
 const vectors = new IoVectors(1);
+/** For reads on threads, kept for the next ones. */
+const buffers = new BufferPool(2 << 20);
 const scratch = new FileAttr();

@@ -8,6 +8,7 @@ import { statxFd } from "../posix/statx.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { EIO, ENODEV } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
+import type { WithValue } from "./abandoned.ts";
 import { copyFully } from "./local-files.ts";
 import { checkRoot, type LocalRoot, openRoot } from "./local-root.ts";
 import { LocalTree } from "./local-tree.ts";
@@ -25,8 +26,8 @@ export interface RootIdentity {
   readonly device: number;
   readonly ino: number;
 }
-export type WithAttr = number | readonly [result: number, attr: FileAttr];
-export type WithBytes = number | readonly [result: number, bytes: Uint8Array];
+type WithAttr = WithValue<FileAttr>;
+type WithBytes = WithValue<Uint8Array>;
 
 const maxPlaces = 4096;
 
@@ -148,7 +149,7 @@ export class OffloadCalls {
     return this.#opened.rename(this.#at(from), fromName, this.#at(to), toName, flags);
   }
 
-  readdir(directory: string): number | readonly [number, DirectoryEntries] {
+  readdir(directory: string): WithValue<DirectoryEntries> {
     const entries: DirectoryEntries = { names: [], types: [], inos: [] };
     const result = this.#opened.readdir(this.#at(directory), entries);
     return result < 0 ? result : [result, entries];
@@ -229,7 +230,7 @@ export class OffloadCalls {
     return copyFully(from, fromPosition, to, toPosition, length);
   }
 
-  statfs(): number | readonly [number, FileSystemStats] {
+  statfs(): WithValue<FileSystemStats> {
     const stats: FileSystemStats = {
       blockSizeBytes: 0,
       blocks: 0,

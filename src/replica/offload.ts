@@ -10,6 +10,8 @@ import { addressOf } from "../posix/memory.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { ENOTCONN } from "../util/errno.ts";
 import type { FileAttr } from "../util/file-attr.ts";
+import { deliverUnlessAbandoned, type WithValue } from "./abandoned.ts";
+import { BufferPool } from "./buffer-pool.ts";
 import { LocalHandles } from "./local-handles.ts";
 import type { OffloadCalls, RootIdentity } from "./offload-calls.ts";
 import { probeCapabilities } from "./probe.ts";
@@ -54,6 +56,8 @@ export class OffloadedReplica implements Replica {
   readonly url: string;
   readonly #threads: Threads<OffloadRequest, unknown>;
   readonly #handles: LocalHandles;
+  /** A call that is given up must not read or fill what its caller uses for something else by then. */
+  readonly #buffers = new BufferPool(2 << 20);
   #identity: RootIdentity | null = null;
   #epoch = 0;
 
@@ -133,15 +137,13 @@ export class OffloadedReplica implements Replica {
     return intoAttr(this.#call("lookup", [pathOf(directory), name, attr !== null]), attr);
   }
 
-  async create(
-    directory: TreeObject,
-    name: ByteString,
-    mode: number,
-    owner: Owner,
-    attr: FileAttr | null,
-  ): Promise<number> {
-    const answer = this.#call("create", [pathOf(directory), name, mode, plainOwner(owner), attr !== null]);
-    return this.#handles.opened(await intoAttr(answer, attr));
+  create(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Answer {
+    const call = this.#call("create", [pathOf(directory), name, mode, plainOwner(owner), attr !== null]);
+    const opened = call.then((reply) => {
+      if (typeof reply === "number") return this.#handles.opened(reply);
+      return [this.#handles.opened(reply[0]), reply[1]] as const;
+    });
+    return intoAttr(opened, attr);
   }
 
   mkdir(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Answer {
@@ -186,16 +188,14 @@ export class OffloadedReplica implements Replica {
     return result;
   }
 
-  async readdir(directory: TreeObject, into: DirectoryEntries): Promise<number> {
-    const answer = await this.#call("readdir", [pathOf(directory)]);
-    if (typeof answer === "number") return answer;
-    const [result, { names, types, inos }] = answer;
-    for (let i = 0; i < names.length; i++) {
-      into.names.push(names[i] as ByteString);
-      into.types.push(types[i] as number);
-      into.inos.push(inos[i] as number);
-    }
-    return result;
+  readdir(directory: TreeObject, into: DirectoryEntries): Answer {
+    return deliverUnlessAbandoned(this.#call("readdir", [pathOf(directory)]), ({ names, types, inos }) => {
+      for (let i = 0; i < names.length; i++) {
+        into.names.push(names[i] as ByteString);
+        into.types.push(types[i] as number);
+        into.inos.push(inos[i] as number);
+      }
+    });
   }
 
   getattr(object: TreeObject, attr: FileAttr): Answer {
@@ -250,13 +250,22 @@ export class OffloadedReplica implements Replica {
   read(handle: ReplicaHandle, into: Uint8Array, position: number): Answer {
     const fd = this.#handles.descriptor(handle);
     if (fd < 0) return this.#handles.why(handle);
-    return this.#callWith("read", [fd, addressOf(into), into.byteLength, position], fd, fd, into);
+    const buffer = this.#buffers.take(into.byteLength);
+    const reading = this.#callWith("read", [fd, addressOf(buffer), into.byteLength, position], fd, fd, buffer);
+    const reply = reading.then((result) => (result < 0 ? result : ([result, result] as const)));
+    const answer = deliverUnlessAbandoned(reply, (result) => into.set(buffer.subarray(0, result)));
+    void answer.finally(() => this.#buffers.give(buffer));
+    return answer;
   }
 
   write(handle: ReplicaHandle, data: Uint8Array, position: number): Answer {
     const fd = this.#handles.descriptor(handle);
     if (fd < 0) return this.#handles.why(handle);
-    return this.#callWith("write", [fd, addressOf(data), data.byteLength, position], fd, fd, data);
+    const buffer = this.#buffers.take(data.byteLength);
+    buffer.set(data);
+    const answer = this.#callWith("write", [fd, addressOf(buffer), data.byteLength, position], fd, fd, buffer);
+    void answer.finally(() => this.#buffers.give(buffer));
+    return answer;
   }
 
   fsync(handle: ReplicaHandle, dataOnly: boolean): Answer {
@@ -285,11 +294,8 @@ export class OffloadedReplica implements Replica {
     return this.#callWith("copyRange", [fromFd, fromPosition, toFd, toPosition, length], fromFd, toFd);
   }
 
-  async statfs(into: FileSystemStats): Promise<number> {
-    const answer = await this.#call("statfs", []);
-    if (typeof answer === "number") return answer;
-    Object.assign(into, answer[1]);
-    return answer[0];
+  statfs(into: FileSystemStats): Answer {
+    return deliverUnlessAbandoned(this.#call("statfs", []), (stats) => Object.assign(into, stats));
   }
 
   sync(): Answer {
@@ -311,18 +317,12 @@ function plainOwner({ uid, gid }: Owner): Owner {
   return { uid, gid };
 }
 
-async function intoAttr(answer: Promise<number | readonly [number, FileAttr]>, attr: FileAttr | null): Promise<number> {
-  const reply = await answer;
-  if (typeof reply === "number") return reply;
-  attr?.copyFrom(reply[1]);
-  return reply[0];
+function intoAttr(answer: Promise<WithValue<FileAttr>>, attr: FileAttr | null): Promise<number> {
+  return deliverUnlessAbandoned(answer, (value) => attr?.copyFrom(value));
 }
 
-async function intoBytes(answer: Promise<number | readonly [number, Uint8Array]>, into: Uint8Array): Promise<number> {
-  const reply = await answer;
-  if (typeof reply === "number") return reply;
-  into.set(reply[1]);
-  return reply[0];
+function intoBytes(answer: Promise<WithValue<Uint8Array>>, into: Uint8Array): Promise<number> {
+  return deliverUnlessAbandoned(answer, (value) => into.set(value));
 }
 
 function aborted(signal: AbortSignal): Promise<null> {

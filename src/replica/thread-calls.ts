@@ -32,8 +32,8 @@ export class ThreadCalls {
     return this.#threads.size;
   }
 
-  read(fd: number, into: Uint8Array, position: number): Promise<number> {
-    return this.#threads.run([READ, fd, addressOf(into), into.byteLength, position, 0], into);
+  read(fd: number, into: Buffer, bytes: number, position: number): Promise<number> {
+    return this.#threads.run([READ, fd, addressOf(into), bytes, position, 0], into);
   }
 
   fsync(fd: number, dataOnly: boolean): Promise<number> {
