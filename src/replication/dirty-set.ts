@@ -193,16 +193,31 @@ export class DirtySet {
     bPlace.prune();
   }
 
-  /** The next node to work on: names from the top; of a walk, first what it has found. */
+  /** The next node to work on: names from the top, then what is below, then the rest of a walk, attributes last. */
   next(): DirtyNode | null {
     let node = this.root;
     for (;;) {
-      if (node.hasMarks && !node.isWalking) return node;
-      if (node.isWalking && (node.flags & (ENTRY | ATTRIBUTES)) !== 0) return node;
+      if ((node.flags & ENTRY) !== 0) return node;
+      if ((node.flags & (TREE | SCAN)) !== 0 && node.cursor === null) return node;
       const first = node.children?.values().next().value;
       if (first === undefined) return node.hasMarks ? node : null;
       node = first;
     }
+  }
+
+  /** Is this node still one of the set, at its place? */
+  holds(node: DirtyNode): boolean {
+    let at = node;
+    while (at.parent !== null) {
+      if (at.parent.children?.get(at.name) !== at) return false;
+      at = at.parent;
+    }
+    return at === this.root;
+  }
+
+  /** Is the object of this path, which may be dirty itself, found on the replica? */
+  isReachable(path: Path): boolean {
+    return this.#clean(path) !== undefined;
   }
 
   clearFlags(node: DirtyNode, flags: number): void {

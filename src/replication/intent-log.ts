@@ -212,7 +212,10 @@ export class IntentLog implements Intents {
    * Before a replica joins, while no change is under way: new changes are recorded on it too, and those that were
    * covered before it came are named on the others for certain.
    */
-  async join(): Promise<number> {
+  async join(newcomer: Replica): Promise<number> {
+    const made = await newcomer.mkdir(intentsPlace.parent as ControlPlace, intentsPlace.name, 0o700, owner, null);
+    if (made < 0 && made !== -EEXIST) return made;
+    await start(this.#prepareSpare(newcomer));
     this.renew();
     return await this.#flush();
   }

@@ -12,6 +12,8 @@ export class TargetPlace<Claimant> implements TreeObject {
   children: Map<ByteString, TargetPlace<Claimant>> | null = null;
   /** Who wants to have what is here. */
   claimant: Claimant | null = null;
+  /** Who uses it right now: it is not forgotten meanwhile. */
+  holds = 0;
 
   constructor(parent: TargetPlace<Claimant> | null, name: ByteString) {
     this.parent = parent;
@@ -35,9 +37,19 @@ export class TargetPlace<Claimant> implements TreeObject {
     return path.reverse();
   }
 
+  hold(): this {
+    this.holds++;
+    return this;
+  }
+
+  release(): void {
+    this.holds--;
+    this.prune();
+  }
+
   /** Forgets this place, and those above that only led here. */
   prune(): void {
-    if (this.claimant !== null || this.children !== null || this.parent === null) return;
+    if (this.claimant !== null || this.holds > 0 || this.children !== null || this.parent === null) return;
     const parent = this.parent;
     if (parent.children?.get(this.name) === this) {
       parent.children.delete(this.name);

@@ -1,0 +1,77 @@
+/**
+ * Hard links while a replica is brought up to date: which inode of the source is which on the target, as far as names
+ * of both have been met, and inodes on the target of which a stale name may be left somewhere.
+ */
+import { type FileAttr, isDirectory } from "../util/file-attr.ts";
+import type { TreeNode } from "./tree.ts";
+
+interface Known {
+  readonly node: TreeNode;
+  targetIno: number;
+  /** Names that the source has for it, and how many of them have been met. */
+  names: number;
+  readonly met: Set<string>;
+}
+
+export class LinkTable {
+  readonly #bySource = new Map<number, Known>();
+  readonly #byTarget = new Map<number, number>();
+  /** Inodes of the target that were changed or lost a name: other names of them may be stale. */
+  readonly suspects = new Map<number, number>();
+  readonly #release: (node: TreeNode) => void;
+
+  /** `release` gives back the pin of a node that the table holds. */
+  constructor(release: (node: TreeNode) => void) {
+    this.#release = release;
+  }
+
+  /** A name of the source's inode under which the target already has the file. */
+  find(sourceIno: number): { readonly node: TreeNode; readonly targetIno: number } | null {
+    return this.#bySource.get(sourceIno) ?? null;
+  }
+
+  /** Does the target's inode stand for another one of the source? */
+  isTaken(targetIno: number, sourceIno: number): boolean {
+    const owner = this.#byTarget.get(targetIno);
+    return owner !== undefined && owner !== sourceIno;
+  }
+
+  /** Both have this name for it. Takes over one pin of the node. */
+  met(node: TreeNode, path: string, source: FileAttr, targetIno: number): void {
+    let known = this.#bySource.get(source.ino);
+    if (known === undefined) {
+      known = { node, targetIno, names: source.nlink, met: new Set() };
+      this.#bySource.set(source.ino, known);
+      this.#byTarget.set(targetIno, source.ino);
+    } else this.#release(node);
+    known.names = source.nlink;
+    known.met.add(path);
+    if (known.met.size >= known.names) this.forget(source.ino);
+  }
+
+  forget(sourceIno: number): void {
+    const known = this.#bySource.get(sourceIno);
+    if (known === undefined) return;
+    this.#bySource.delete(sourceIno);
+    this.#byTarget.delete(known.targetIno);
+    this.#release(known.node);
+  }
+
+  /** One of several names of a target's inode is removed, or its contents are changed without knowing the others. */
+  suspect(attr: FileAttr, removed: boolean): void {
+    if (isDirectory(attr.mode) || attr.nlink < 2) return;
+    const left = (this.suspects.get(attr.ino) ?? attr.nlink) - (removed ? 1 : 0);
+    if (left > 0) this.suspects.set(attr.ino, left);
+    else this.suspects.delete(attr.ino);
+  }
+
+  /** Source inodes of which not all names have been met. */
+  get unmet(): ReadonlySet<number> {
+    return new Set(this.#bySource.keys());
+  }
+
+  clear(): void {
+    for (const ino of [...this.#bySource.keys()]) this.forget(ino);
+    this.suspects.clear();
+  }
+}
