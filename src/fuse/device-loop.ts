@@ -8,12 +8,12 @@
  * - After 64 requests or 2 ms of them libuv has its turn as well, so timers, sockets and messages live on under load.
  * - It sleeps only in a turn that has taken nothing, and for 1 ms at most if libuv handled events since the last turn:
  *   a watcher that a callback has just made reaches epoll only when libuv itself polls next.
- * - Spinning is given up where it does not pay (no second processor, seldom used), but for a probe now and then; an
- *   idle device costs nothing.
+ * - An idle device costs nothing; when to spin is `spin-choice.ts`'s.
  */
 import { POLLIN } from "../posix/constants.ts";
 import { PollSet, UvLoop } from "../posix/poll.ts";
 import { EINTR, errnoName } from "../util/errno.ts";
+import { SpinChoice } from "./spin-choice.ts";
 
 /** A request was taken. */
 export const TAKEN = 1;
@@ -35,9 +35,6 @@ export interface DeviceWork {
 
 const maxRequests = 64;
 const maxTurnMs = 2;
-/** After this many runs without spinning it is tried again; doubled after each try in vain, up to the second. */
-const firstProbe = 32;
-const lastProbe = 4096;
 
 export class DeviceLoop {
   readonly #work: DeviceWork;
@@ -52,10 +49,7 @@ export class DeviceLoop {
   /** Requests are pending, and until then turns go through libuv without sleeping. */
   #spinUntil = 0;
   #events = -1;
-  /** How much spinning has paid lately, 0 to 16. */
-  #pay = 8;
-  #runsUntilProbe = firstProbe;
-  #probeAfter = firstProbe;
+  readonly #choice = new SpinChoice();
 
   constructor(fd: number, work: DeviceWork, spinMicroseconds: number) {
     this.#work = work;
@@ -88,7 +82,6 @@ export class DeviceLoop {
       if (this.#spinUntil > 0) {
         if (performance.now() < this.#spinUntil) return;
         this.#spinUntil = 0;
-        this.#missed();
       }
     }
     if (this.#work.idle()) return;
@@ -98,17 +91,22 @@ export class DeviceLoop {
   /** Takes what is there. Answers whether that was anything. */
   #run(): boolean {
     const work = this.#work;
+    const choice = this.#choice;
     const started = performance.now();
     let taken = 0;
+    let empty = true;
     let spinUntil = 0;
     this.#more = false;
     for (;;) {
       const result = work.take();
       if (result === TAKEN) {
         taken++;
-        if (spinUntil > 0 || this.#spinUntil > 0) this.#hit();
-        spinUntil = 0;
-        this.#spinUntil = 0;
+        if (empty) {
+          empty = false;
+          choice.taken(spinUntil > 0 ? performance.now() : started);
+          spinUntil = 0;
+          this.#spinUntil = 0;
+        }
         if (this.#next === null) return true;
         if (taken >= maxRequests || ((taken & 3) === 0 && performance.now() - started > maxTurnMs)) {
           this.#more = true;
@@ -117,18 +115,18 @@ export class DeviceLoop {
       } else if (result === GONE) {
         this.stop();
         return true;
-      } else if (spinUntil > 0) {
-        if (performance.now() < spinUntil) continue;
-        this.#missed();
-        return true;
-      } else {
-        if (taken === 0) return false;
-        if (!this.#spins()) return true;
+      } else if (!empty) {
+        empty = true;
+        const now = performance.now();
+        choice.drained(now);
+        if (this.#spinMs === 0 || !choice.spins) return true;
         if (work.pending > 0) {
-          this.#spinUntil = performance.now() + this.#spinMs;
+          this.#spinUntil = now + this.#spinMs;
           return true;
         }
-        spinUntil = performance.now() + this.#spinMs;
+        spinUntil = now + this.#spinMs;
+      } else if (spinUntil === 0 || performance.now() >= spinUntil) {
+        return taken > 0;
       }
     }
   }
@@ -151,26 +149,5 @@ export class DeviceLoop {
     this.#work.awake();
     if (ready < 0 && ready !== -EINTR) throw new Error(`Cannot poll the FUSE device: ${errnoName(ready)}`);
     return ready > 0 && this.#polls.ready(0) !== 0;
-  }
-
-  #spins(): boolean {
-    if (this.#spinMs === 0) return false;
-    if (this.#pay > 0) return true;
-    return --this.#runsUntilProbe === 0;
-  }
-
-  #hit(): void {
-    this.#pay = Math.min(this.#pay + 2, 16);
-    this.#probeAfter = firstProbe;
-    this.#runsUntilProbe = firstProbe;
-  }
-
-  #missed(): void {
-    if (this.#pay > 0) {
-      this.#pay--;
-      return;
-    }
-    this.#probeAfter = Math.min(this.#probeAfter * 2, lastProbe);
-    this.#runsUntilProbe = this.#probeAfter;
   }
 }
