@@ -20,6 +20,8 @@ export class KnownObject {
   gid = 0;
   /** Used since it was last considered for dropping. */
   used = true;
+  /** Its name was removed: what object had it is to be found again. */
+  gone = false;
   names: Map<ByteString, KnownObject> | null = null;
 
   constructor(handle: FileHandle) {
@@ -59,16 +61,13 @@ export class NfsHandles {
   known(object: TreeObject): KnownObject | undefined {
     if (object.parent === null) return object.name === "" ? this.#root : undefined;
     const known = this.#objects.get(object);
-    if (known !== undefined) {
+    if (known !== undefined && !known.gone) {
       known.used = true;
       return known;
     }
     const parent = object.parent.parent === null ? this.#root : this.#objects.get(object.parent);
-    const named = parent?.names?.get(object.name);
-    if (named === undefined) return undefined;
-    parent?.names?.delete(object.name);
-    this.#keep(object, named);
-    return named;
+    const named = parent?.gone === false ? parent.names?.get(object.name) : undefined;
+    return named === undefined ? undefined : this.#keep(object, named);
   }
 
   /** Finds an object by its names, from the nearest directory that is known; a negative errno if it is not there. */
@@ -89,7 +88,7 @@ export class NfsHandles {
       const result = await this.#protocol.lookup(directory.handle, next.name, found);
       if (result < 0) return result;
       if (this.isElsewhere(found)) return -EXDEV;
-      directory = this.#keep(next, knownFrom(found));
+      directory = this.#keep(next, this.named(directory, next.name, found));
     }
     return directory;
   }
@@ -105,9 +104,22 @@ export class NfsHandles {
     this.#rememberName(directory, name, known);
   }
 
-  /** A name is gone or leads elsewhere now. */
+  /** A name is gone, or may lead elsewhere now. */
   unname(directory: KnownObject, name: ByteString): void {
+    const known = directory.names?.get(name);
+    if (known === undefined) return;
+    known.gone = true;
     directory.names?.delete(name);
+  }
+
+  /** A rename has happened. */
+  moved(from: KnownObject, fromName: ByteString, to: KnownObject, toName: ByteString): void {
+    const known = from.names?.get(fromName);
+    if (from === to && fromName === toName) return;
+    this.unname(to, toName);
+    if (known === undefined) return;
+    from.names?.delete(fromName);
+    this.#rememberName(to, toName, known);
   }
 
   /** Below a mount point in the server's tree. */

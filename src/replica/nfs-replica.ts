@@ -17,6 +17,7 @@ import {
   EINVAL,
   EISDIR,
   ELOOP,
+  ENAMETOOLONG,
   ENODEV,
   ENOTCONN,
   ENOTDIR,
@@ -62,6 +63,7 @@ export interface NfsReplicaOptions extends NfsConnectOptions {
   readonly makeDirectory?: { readonly mode: number };
 }
 
+const maxNameBytes = 255;
 const seekData = 3;
 const seekHole = 4;
 const copyBytes = 1 << 20;
@@ -228,7 +230,8 @@ export class NfsReplica implements Replica {
 
   // Names.
 
-  lookup(directory: TreeObject, name: ByteString, attr: FileAttr | null): Promise<number> {
+  async lookup(directory: TreeObject, name: ByteString, attr: FileAttr | null): Promise<number> {
+    if (name.length > maxNameBytes) return this.#session === null ? -ENOTCONN : -ENAMETOOLONG;
     return this.#on(directory, async ({ protocol, handles }, known) => {
       const found = new Found();
       const result = await protocol.lookup(known.handle, name, found);
@@ -316,6 +319,7 @@ export class NfsReplica implements Replica {
   ): Promise<number> {
     const result = await this.#on(directory, async (session, parent) => {
       const { protocol, handles } = session;
+      if (name.length > maxNameBytes) return -ENAMETOOLONG;
       if (parent.mode === 0) {
         const found = new Found();
         const got = await protocol.getattr(parent.handle, found);
@@ -345,6 +349,7 @@ export class NfsReplica implements Replica {
   async link(object: TreeObject, directory: TreeObject, name: ByteString, attr: FileAttr | null): Promise<number> {
     const result = await this.#onTwo(object, directory, async (session, known, parent) => {
       const { protocol, handles } = session;
+      if (name.length > maxNameBytes) return -ENAMETOOLONG;
       handles.unname(parent, name);
       const linked = await protocol.link(known.handle, parent.handle, name);
       // Servers differ in how they refuse to link a directory; Linux says EPERM.
@@ -359,7 +364,8 @@ export class NfsReplica implements Replica {
   }
 
   async unlink(directory: TreeObject, name: ByteString): Promise<number> {
-    const result = await this.#on(directory, ({ protocol, handles }, known) => {
+    const result = await this.#on(directory, async ({ protocol, handles }, known) => {
+      if (name.length > maxNameBytes) return -ENAMETOOLONG;
       handles.unname(known, name);
       return protocol.unlink(known.handle, name);
     });
@@ -367,7 +373,8 @@ export class NfsReplica implements Replica {
   }
 
   async rmdir(directory: TreeObject, name: ByteString): Promise<number> {
-    const result = await this.#on(directory, ({ protocol, handles }, known) => {
+    const result = await this.#on(directory, async ({ protocol, handles }, known) => {
+      if (name.length > maxNameBytes) return -ENAMETOOLONG;
       handles.unname(known, name);
       return protocol.rmdir(known.handle, name);
     });
@@ -383,10 +390,15 @@ export class NfsReplica implements Replica {
   ): Promise<number> {
     if (this.#session === null) return -ENOTCONN;
     if (flags !== 0) return -EINVAL;
-    const result = await this.#onTwo(from, to, ({ protocol, handles }, source, target) => {
-      handles.unname(source, fromName);
-      handles.unname(target, toName);
-      return protocol.rename(source.handle, fromName, target.handle, toName);
+    if (fromName.length > maxNameBytes || toName.length > maxNameBytes) return -ENAMETOOLONG;
+    const result = await this.#onTwo(from, to, async ({ protocol, handles }, source, target) => {
+      const renamed = await protocol.rename(source.handle, fromName, target.handle, toName);
+      if (renamed === 0) handles.moved(source, fromName, target, toName);
+      else {
+        handles.unname(source, fromName);
+        handles.unname(target, toName);
+      }
+      return renamed;
     });
     this.#noteEntry(result, from, fromName);
     return this.#noteEntry(result, to, toName);
@@ -406,6 +418,7 @@ export class NfsReplica implements Replica {
       const found = new Found();
       const result = await protocol.getattr(known.handle, found);
       if (result < 0) return result;
+      if (found.attr.nlink === 0) return -ESTALE; // removed behind our back, and something keeps it alive
       known.learn(found.attr);
       attr.copyFrom(found.attr);
       return 0;
@@ -431,6 +444,7 @@ export class NfsReplica implements Replica {
         const got = await protocol.getattr(known.handle, found);
         if (got < 0) return got;
       }
+      if (found.attr.nlink === 0 && file === undefined) return -ESTALE;
       known.learn(found.attr);
       attr?.copyFrom(found.attr);
       return 0;
@@ -457,7 +471,10 @@ export class NfsReplica implements Replica {
   }
 
   readlink(object: TreeObject, into: Uint8Array): Promise<number> {
-    return this.#on(object, ({ protocol }, known) => protocol.readlink(known.handle, into));
+    return this.#on(object, async ({ protocol }, known) => {
+      const result = await protocol.readlink(known.handle, into);
+      return result === -EISDIR ? -EINVAL : result; // Linux's server says so of a directory
+    });
   }
 
   getxattr(object: TreeObject, name: ByteString, into: Uint8Array): Promise<number> {
