@@ -26,6 +26,7 @@ export type CallHandler = (call: Call, context: CallContext) => Promise<unknown>
 export class ControlServer {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #answers = new Set<Promise<void>>();
   readonly #handler: CallHandler;
   readonly #logger: Logger;
 
@@ -48,9 +49,19 @@ export class ControlServer {
     chmodSync(path, 0o600);
   }
 
+  /** Takes no new connections and removes the socket's file; connections stay. */
+  stopListening(): void {
+    this.#server.close();
+  }
+
   /** Takes no new connections; answers that are under way still go out if they come before `graceMs` is over. */
   async close(graceMs = 200): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    const closed = new Promise<void>((resolve) => {
+      if (this.#sockets.size === 0 && !this.#server.listening) resolve();
+      else if (this.#server.listening) this.#server.close(() => resolve());
+      else this.#server.once("close", resolve);
+    });
+    await Promise.race([Promise.allSettled(this.#answers), new Promise((resolve) => setTimeout(resolve, graceMs))]);
     for (const socket of this.#sockets) socket.end();
     const timer = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy();
@@ -70,13 +81,18 @@ export class ControlServer {
     });
     socket.on("data", (chunk) => {
       try {
-        for (const line of lines.push(chunk)) void this.#answer(socket, parseCall(line), abort.signal);
+        for (const line of lines.push(chunk)) this.#track(this.#answer(socket, parseCall(line), abort.signal));
       } catch (error) {
         this.#logger.warn("Control connection closed: malformed call", { error });
         send(socket, { id: 0, failure: { code: "usage", message: "Malformed call on the control socket" } });
         socket.destroySoon();
       }
     });
+  }
+
+  #track(answer: Promise<void>): void {
+    this.#answers.add(answer);
+    void answer.then(() => this.#answers.delete(answer));
   }
 
   async #answer(socket: Socket, call: Call, signal: AbortSignal): Promise<void> {

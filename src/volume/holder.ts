@@ -24,6 +24,7 @@ import type { HolderConfig } from "./registry.ts";
 import { decodeStatePage, replicasInCall, STATE_PAGE_BYTES, STATE_PAGE_NAME, type StatePage } from "./state-page.ts";
 
 const QUIESCE_TIMEOUT_MS = 10_000;
+const EXIT_TIMEOUT_MS = 2000;
 
 export interface HolderDeps {
   readonly logger: Logger;
@@ -47,6 +48,13 @@ export interface HolderOptions {
   readonly unmountTimeoutMs: number;
   /** How long a call waits for a process that is being started again. */
   readonly callTimeoutMs: number;
+}
+
+export interface UnmountForm {
+  /** Out of the tree now, over when the last file is closed. */
+  readonly lazy: boolean;
+  /** Pending requests and open files get errors. */
+  readonly force: boolean;
 }
 
 const defaults: HolderOptions = {
@@ -78,6 +86,8 @@ export class Holder {
   #phase: Phase = "starting";
   /** `start` has answered. */
   #started = false;
+  /** The volume process has said "ended". */
+  #settled = false;
   #fuseFd = -1;
   #pageFd = -1;
   #volumeId: string | null = null;
@@ -189,7 +199,7 @@ export class Holder {
    * Takes the mount out of the tree, and waits for the volume to be settled and released. Rejects with "busy", the mount
    * being as before, if it is in use.
    */
-  async unmount(how: { readonly lazy: boolean; readonly force: boolean }): Promise<"ended" | "detached"> {
+  async unmount(how: UnmountForm, settleTimeoutMs = this.#options.settleTimeoutMs): Promise<"ended" | "detached"> {
     if (this.#phase !== "mounted" && this.#phase !== "unmounting")
       throw new FailureError("busy", "The mount is about to change hands: try again");
     const { mountpoint } = this.#config.volume;
@@ -206,11 +216,12 @@ export class Holder {
     if (result < 0 && !elsewhere) throw new FailureError("busy", `Cannot unmount ${mountpoint}: ${errnoName(-result)}`);
     this.#enter("unmounting");
     this.#deps.onState("detached", this.#volumeId, this.#config);
+    this.#startNow();
     if (how.lazy && !how.force) {
       // Mostly nothing is open and it is over in a moment; if not, the caller need not wait for it.
       return (await this.#endsWithin(1000)) ? "ended" : "detached";
     }
-    if (await this.#endsWithin(this.#options.settleTimeoutMs)) return "ended";
+    if (await this.#endsWithin(settleTimeoutMs)) return "ended";
     if (elsewhere && !how.force) {
       throw new FailureError(
         "busy",
@@ -227,12 +238,14 @@ export class Holder {
    * users `graceMs`, puts everything in order on the replicas, and ends all the same.
    */
   async stop(graceMs: number): Promise<void> {
+    if (this.#phase === "ended") return;
     try {
       if (this.#phase === "starting") {
         this.#ready.reject(new FailureError("internal", "Stopped before the volume was mounted"));
+        this.#finish();
         return;
       }
-      await this.unmount({ lazy: false, force: false });
+      await this.unmount({ lazy: false, force: false }, graceMs);
     } catch (error) {
       this.#log.warn("Stopping while the mount is in use: taken out of the tree", { error });
       await this.#umount2(UMOUNT_NOFOLLOW | MNT_DETACH);
@@ -295,6 +308,14 @@ export class Holder {
     process.send({ type: "start", config: this.#config.volume, resumed: this.#isMounted(), avoid: names });
   }
 
+  /** Without waiting for the end of a back-off. */
+  #startNow(): void {
+    if (this.#restartTimer === null) return;
+    clearTimeout(this.#restartTimer);
+    this.#restartTimer = null;
+    this.#launch([]);
+  }
+
   #avoided(): Set<number> {
     return new Set([...this.#lingering.values()].flat());
   }
@@ -320,8 +341,10 @@ export class Holder {
         this.#deps.onState(this.#phase === "unmounting" ? "detached" : "mounted", this.#volumeId, this.#config);
         break;
       case "ended":
+        // Its descriptors on the replicas are closed when it has exited, so that they can be unmounted in their turn.
         this.#log.info("Unmounted");
-        this.#finish();
+        this.#settled = true;
+        setTimeout(() => this.#finish(), EXIT_TIMEOUT_MS).unref();
         break;
     }
   }
@@ -372,6 +395,10 @@ export class Holder {
       return;
     }
     if (process !== this.#current || this.#phase === "ended" || this.#phase === "handing-over") return;
+    if (this.#settled) {
+      this.#finish();
+      return;
+    }
     if (!this.#started && signal !== "SIGKILL") {
       this.#ready.reject(
         new FailureError(
@@ -401,7 +428,12 @@ export class Holder {
     }
     if (!this.#deps.canResend && this.#isMounted()) void this.#remount();
     else if (plan.delayMs === 0) this.#launch(avoid);
-    else this.#restartTimer = setTimeout(() => this.#launch(avoid), plan.delayMs);
+    else {
+      this.#restartTimer = setTimeout(() => {
+        this.#restartTimer = null;
+        this.#launch(avoid);
+      }, plan.delayMs);
+    }
   }
 
   /**
@@ -525,6 +557,10 @@ export class Holder {
   async #endNow(): Promise<void> {
     const quiet = this.#current?.call("quiesce", {}).catch(() => {});
     await Promise.race([quiet, sleep(QUIESCE_TIMEOUT_MS)]);
+    const current = this.#current;
+    this.#settled = true; // its exit is not a death any more
+    current?.kill();
+    if (current !== null) await this.#gone(current);
     this.#finish();
   }
 
@@ -534,7 +570,7 @@ export class Holder {
   }
 
   async #gone(process: VolumeProcess): Promise<void> {
-    const end = performance.now() + 2000;
+    const end = performance.now() + EXIT_TIMEOUT_MS;
     while (!process.exited && performance.now() < end) await sleep(1);
     if (!process.exited) this.#lingering.set(process, replicasInCall(this.#page()));
   }

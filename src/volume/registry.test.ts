@@ -29,7 +29,7 @@ function record(mountpoint: string, volume: string): MountRecord {
   return {
     formatVersion: 1,
     holderPid: process.pid,
-    program: "x",
+    volumeProgram: "x",
     programVersion: "0",
     startedAt: "",
     state: "mounted",

@@ -38,7 +38,8 @@ export interface HolderConfig {
 export interface MountRecord {
   readonly formatVersion: 1;
   readonly holderPid: number;
-  readonly program: string;
+  /** What is started as the volume process. */
+  readonly volumeProgram: string;
   readonly programVersion: string;
   readonly startedAt: string;
   /** `detached`: taken out of the tree, but files are still open. */

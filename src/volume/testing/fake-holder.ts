@@ -1,0 +1,24 @@
+/** A holder over a fake kernel and a fake volume process, to be killed by a test. Its configuration comes as a message. */
+import { closeSync, openSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { silentLogger } from "../../util/logger.ts";
+import { runHolder } from "../holder-run.ts";
+import type { HolderConfig } from "../registry.ts";
+
+process.once("message", async (message) => {
+  const { config } = message as { readonly config: HolderConfig };
+  await runHolder(config, {
+    logger: silentLogger,
+    mounts: {
+      open: () => openSync("/dev/null", "r+"),
+      close: (fd) => closeSync(fd),
+      mount: () => {},
+      unmount: async () => 0,
+    },
+    program: { program: fileURLToPath(new URL("./fake-volume.ts", import.meta.url)) },
+    version: "0",
+    canResend: true,
+    options: { spare: false },
+  });
+  process.send?.("mounted");
+});
