@@ -128,8 +128,9 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   const recorded = await arbiter.claim();
   const capabilities: Capabilities[] = [];
   for (const replica of connected) {
-    if (recorded.members.includes(replica.name)) capabilities.push(await replica.probe());
-    else await replica.disconnect();
+    // Also of those that are yet to be filled: the volume offers what all of them can do.
+    if (usable.includes(replica.name)) capabilities.push(await replica.probe());
+    if (!recorded.members.includes(replica.name)) await replica.disconnect();
   }
   return { config, volumeId, replicas, files, capabilities, arbiter, recorded, kindDeps };
 }

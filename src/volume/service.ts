@@ -15,7 +15,7 @@ import { FailureError } from "./failure.ts";
 import type { StartMessage } from "./holder-link.ts";
 import { openVolume } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, VolumeConfig, VolumeEvent } from "./protocol.ts";
-import { isNfsUrl } from "./replica-kinds.ts";
+import { ReplicaCare } from "./replica-care.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
 import { loadNegotiated, loadTerm, saveTerm } from "./state-facts.ts";
 import { StateLog } from "./state-log.ts";
@@ -42,7 +42,7 @@ export class VolumeService {
   readonly #stateLog: StateLog;
   readonly #caretaker: Caretaker;
   readonly #page: StatePageWriter;
-  readonly #locks: ReplicaLocks;
+  readonly #care: ReplicaCare;
   #released = false;
 
   static async open({ config, resumed, avoid }: StartMessage, deps: ServiceDeps): Promise<VolumeService> {
@@ -83,15 +83,15 @@ export class VolumeService {
     this.#volume = volume;
     this.#stateLog = stateLog;
     this.#page = page;
-    this.#locks = locks;
     this.volumeId = volume.opened.volumeId;
+    this.#care = new ReplicaCare({ volume, locks, log: deps.log });
     this.#caretaker = new Caretaker(
       {
         replicas: volume.opened.replicas,
         membership: volume.membership,
         dropHandles: (index) => volume.files.dropHandles(index),
-        inspect: (index) => this.#inspect(index),
-        resync: () => Promise.reject(new Error("not yet")),
+        inspect: (index) => this.#care.inspect(index),
+        resync: async (index, options) => void (await this.#care.resync(index, options)),
         log: deps.log,
       },
       { automatic: config.resyncMode === "Automatic" },
@@ -116,12 +116,26 @@ export class VolumeService {
   async #prepare(resumed: boolean): Promise<void> {
     await this.#volume.prepareOrphans();
     await this.#volume.intents.open();
+    this.#volume.start();
     if (resumed) this.#volume.restore();
+    for (const [index, replica] of this.#config.replicas.entries()) {
+      if (!this.#volume.membership.inSync.includes(index)) {
+        this.#deps.log.warn("Replica is not in sync", { replica: replica.name });
+        this.#volume.missed.begin(index, { kind: "everything" });
+      }
+    }
   }
 
   /** After mount(2). */
   serve(): void {
     this.#session.start();
+    this.#startCare();
+  }
+
+  #startCare(): void {
+    for (const index of this.#config.replicas.keys()) {
+      if (this.#volume.membership.standing(index).reason === "Disabled") void this.#caretaker.disable(index);
+    }
     this.#caretaker.start();
   }
 
@@ -129,7 +143,7 @@ export class VolumeService {
     if (this.#session.resume(loadNegotiated(this.#stateLog)) === "unsupported") {
       this.#deps.log.warn("This kernel cannot send requests again: those that were in flight get an error");
     }
-    this.#caretaker.start();
+    this.#startCare();
   }
 
   async call(method: Method, params: CallParams, _onProgress: (progress: unknown) => void): Promise<unknown> {
@@ -141,11 +155,13 @@ export class VolumeService {
         return null;
       case "replica.disable": {
         const index = this.#indexOf(params);
+        await this.#caretaker.disable(index);
         this.#volume.membership.expel([index], "Disabled", 0);
         await this.#volume.membership.settled;
-        await this.#caretaker.disable(index);
         return null;
       }
+      case "resync":
+        return await this.#resync(params);
       case "replica.enable":
         this.#caretaker.enable(this.#indexOf(params));
         return null;
@@ -164,15 +180,12 @@ export class VolumeService {
         this.#tell("replica-lost", replica, event.message);
         break;
       case "joined":
-        this.#volume.missed.end(event.replica);
         this.#tell("replica-back", replica, event.message);
         break;
       case "sync-started":
-        this.#volume.missed.setSyncing(event.replica, true);
         this.#tell("resync-started", replica, event.message);
         break;
       case "sync-stopped":
-        this.#volume.missed.setSyncing(event.replica, false);
         this.#tell("resync-failed", replica, event.message);
         break;
       case "quorum-lost":
@@ -182,19 +195,19 @@ export class VolumeService {
     }
   }
 
+  async #resync(params: CallParams): Promise<null> {
+    const { membership } = this.#volume;
+    const index = this.#indexOf(params);
+    if (membership.inSync.includes(index)) throw new FailureError("usage", `Replica "${params.replica}" is in sync`);
+    this.#caretaker.resync(index, params.full ?? false);
+    return null;
+  }
+
   #tell(event: VolumeEvent["event"], replica: string | null, message: string): void {
     this.#deps.send({
       type: "event",
       event: { time: new Date().toISOString(), volume: this.#config.volume, event, replica, message },
     });
-  }
-
-  async #inspect(index: number): Promise<void> {
-    const config = this.#config.replicas[index];
-    if (config === undefined || isNfsUrl(config.url)) return;
-    if (!this.#locks.take(config.url)) {
-      throw new Error("An earlier process of this volume still has a call under way on it");
-    }
   }
 
   #indexOf(params: CallParams): number {

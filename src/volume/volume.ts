@@ -6,20 +6,23 @@ import type { FileSystemStats } from "../replica/replica.ts";
 import { Attributes } from "../replication/attributes.ts";
 import { FanOut } from "../replication/fan-out.ts";
 import { Files } from "../replication/files.ts";
+import { FullGuard, type Space } from "../replication/full-policy.ts";
 import { expelFailed, IntentLog } from "../replication/intent-log.ts";
 import { RangeLocks } from "../replication/locks.ts";
 import { type MembershipEvent, VolumeMembership } from "../replication/membership.ts";
 import { MissedChangesLog } from "../replication/missed-changes.ts";
 import { Namespace } from "../replication/namespace.ts";
-import type { OpenFile } from "../replication/open-file.ts";
+import { ReadChoice } from "../replication/read-choice.ts";
 import { Times } from "../replication/times.ts";
-import { EEXIST } from "../util/errno.ts";
+import { treeUse } from "../replication/tree-use.ts";
+import { EEXIST, EIO } from "../util/errno.ts";
 import type { Logger } from "../util/logger.ts";
-import { type Op, start } from "../util/op.ts";
+import { type Op, start, wait } from "../util/op.ts";
 import { commonAbilities, type VolumeAbilities } from "./abilities.ts";
 import { VolumeFileSystem } from "./filesystem.ts";
 import { NodeTable } from "./node-table.ts";
 import type { OpenedVolume } from "./open-volume.ts";
+import { isNfsUrl } from "./replica-kinds.ts";
 import { exchangeMemo, saveNegotiated } from "./state-facts.ts";
 import type { StateLog } from "./state-log.ts";
 
@@ -28,6 +31,7 @@ const SETTLE_AFTER_MS = 20;
 const SETTLE_AT_ONCE = 256;
 const CACHE_SECONDS = 3600;
 const RECORD_RETRY_MS = 1_000;
+const STATFS_BLOCK_BYTES = 4096;
 
 export interface VolumeDeps {
   readonly stateLog: StateLog;
@@ -50,7 +54,10 @@ export class Volume {
   readonly fileSystem: VolumeFileSystem;
   abilities: VolumeAbilities;
   readonly #log: Logger;
+  readonly #readChoice: ReadChoice;
+  readonly #guard: FullGuard;
   #settling: NodeJS.Timeout | null = null;
+  readonly #stopped = new AbortController();
 
   constructor(opened: OpenedVolume, deps: VolumeDeps) {
     this.opened = opened;
@@ -106,6 +113,19 @@ export class Volume {
     const slots = MAX_REPLICAS;
     this.names = new Namespace({ fanOut, membership, intents, missed, locks, tree, orphans, times, slots });
     this.attributes = new Attributes({ fanOut, intents, missed, locks, times });
+    this.#readChoice = new ReadChoice({
+      policy: config.readPolicy,
+      replicas: config.replicas.map(({ slow, url }) => ({ slow, distance: isNfsUrl(url) ? 1 : 0 })),
+    });
+    this.#guard = new FullGuard(
+      {
+        space: (index) => start(this.#space(index)),
+        inSync: () => membership.inSync,
+        measureUse: () => this.#measureUse(),
+        nowMs: () => performance.now(),
+      },
+      { fullPolicy: config.fullPolicy, capacityBytes: config.capacityBytes },
+    );
     this.files = new Files({
       fanOut,
       membership,
@@ -114,7 +134,7 @@ export class Volume {
       locks,
       times,
       slots,
-      chooseReader: (file, not) => this.#chooseReader(file, not),
+      chooseReader: (file, failed) => this.#readChoice.choose(file, membership.inSync, failed),
     });
     this.fileSystem = new VolumeFileSystem(
       {
@@ -128,7 +148,7 @@ export class Volume {
         onInit: (negotiated) => saveNegotiated(deps.stateLog, negotiated),
         exchangeMemo: (unique) => exchangeMemo(deps.stateLog, unique),
         abilities: () => this.abilities,
-        admit: (bytes) => this.#admit(bytes),
+        admit: (bytes) => this.#guard.admit(bytes),
         statfs: (out) => this.#statfs(out),
       },
       { cacheSeconds: CACHE_SECONDS, readOnly: config.options.includes("ro") },
@@ -151,6 +171,11 @@ export class Volume {
     }
   }
 
+  /** Measures space, so that nothing is written beyond it. */
+  start(): void {
+    this.#guard.start();
+  }
+
   /** Every change so far has ended, and its times are equal everywhere. */
   async #drained(): Promise<void> {
     await this.fanOut.drained();
@@ -160,37 +185,46 @@ export class Volume {
 
   /** Before the volume is given up, or looked at from outside: nothing is under way, nothing is left to do. */
   async settle(): Promise<void> {
+    this.#stopped.abort();
     await this.#drained();
   }
 
-  /** Sticky to the file, and the files spread over the fast in-sync replicas. */
-  #chooseReader(file: OpenFile, not: number): number {
-    const usable = (index: number): boolean => (not & (1 << index)) === 0;
-    if (file.reader >= 0 && usable(file.reader) && this.membership.inSync.includes(file.reader)) return file.reader;
-    const all = this.membership.inSync.filter(usable);
-    const fast = all.filter((index) => this.opened.config.replicas[index]?.slow !== true);
-    const from = fast.length > 0 ? fast : all;
-    file.reader = from.length === 0 ? -1 : (from[file.node.id % from.length] as number);
-    return file.reader;
+  *#space(index: number): Op<Space | null> {
+    const stats = noStats();
+    const result = yield* wait(this.fanOut.replica(index).statfs(stats));
+    if (result < 0) return null;
+    const { blockSizeBytes, blocks, availableBlocks } = stats;
+    return { totalBytes: blocks * blockSizeBytes, availableBytes: availableBlocks * blockSizeBytes };
   }
 
-  #admit(_bytes: number): number {
-    return 0;
+  #measureUse(): Promise<number> {
+    const leader = this.membership.inSync[0];
+    if (leader === undefined) throw new Error("No replica is in sync");
+    return treeUse(this.fanOut.replica(leader), { signal: this.#stopped.signal });
   }
 
+  /** What the tightest in-sync replica has, within the volume's capacity. */
   *#statfs(out: StatfsOut): Op<number> {
-    const stats: FileSystemStats = {
-      blockSizeBytes: 4096,
-      blocks: 0,
-      freeBlocks: 0,
-      availableBlocks: 0,
-      files: 0,
-      freeFiles: 0,
-      maxNameBytes: 255,
-    };
-    const result = yield* this.fanOut.read((replica) => replica.statfs(stats));
-    if (result < 0) return result;
-    Object.assign(out, stats);
+    const all: FileSystemStats[] = [];
+    for (const index of this.membership.inSync) {
+      const stats = noStats();
+      if ((yield* wait(this.fanOut.replica(index).statfs(stats))) >= 0) all.push(stats);
+    }
+    if (all.length === 0) return -EIO;
+    const least = (of: (stats: FileSystemStats) => number): number => Math.min(...all.map(of));
+    const { capacityBytes } = this.opened.config;
+    const total = least(({ blocks, blockSizeBytes }) => blocks * blockSizeBytes);
+    const free = least(({ freeBlocks, blockSizeBytes }) => freeBlocks * blockSizeBytes);
+    const available = least(({ availableBlocks, blockSizeBytes }) => availableBlocks * blockSizeBytes);
+    const room = capacityBytes === null ? Number.POSITIVE_INFINITY : Math.max(0, capacityBytes - this.#guard.usedBytes);
+    const inBlocks = (bytes: number): number => Math.floor(bytes / STATFS_BLOCK_BYTES);
+    out.blockSizeBytes = STATFS_BLOCK_BYTES;
+    out.blocks = inBlocks(capacityBytes ?? total);
+    out.freeBlocks = inBlocks(Math.min(free, room));
+    out.availableBlocks = inBlocks(Math.min(available, room));
+    out.files = least(({ files }) => files);
+    out.freeFiles = least(({ freeFiles }) => freeFiles);
+    out.maxNameBytes = this.abilities.maxNameBytes;
     return 0;
   }
 
@@ -209,4 +243,9 @@ export class Volume {
   #suspect(): void {
     this.#log.warn("Replicas that stay in sync may differ in what a failed change touched: they are compared");
   }
+}
+
+function noStats(): FileSystemStats {
+  const counts = { blocks: 0, freeBlocks: 0, availableBlocks: 0, files: 0, freeFiles: 0 };
+  return { blockSizeBytes: STATFS_BLOCK_BYTES, maxNameBytes: 255, ...counts };
 }
