@@ -179,6 +179,12 @@ const spec = z
           },
         ),
       }),
+    adoptFrom: z
+      .string()
+      .min(1)
+      .max(63)
+      .optional()
+      .describe("The replica whose existing files the others are filled with when the volume is first used."),
     minInSyncReplicas: z.int().min(1).max(8).optional().meta({
       format: "int32",
       description:

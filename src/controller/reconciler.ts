@@ -4,7 +4,7 @@
  * report becomes stale. At rest it costs no calls.
  */
 import { isDeepStrictEqual } from "node:util";
-import { csiDriverName, provisionedLabel, volumeFinalizer } from "../api/names.ts";
+import { csiDriverName, provisionedLabel, removalLabel, volumeFinalizer } from "../api/names.ts";
 import type { ReplicatedVolume, ReplicatedVolumeStatus } from "../api/replicated-volume.ts";
 import { replicatedVolumes, typeOfVolume } from "../api/resource.ts";
 import { isConflict, isNotFound, type KubeClient, KubeError, type KubeObject } from "../kube/client.ts";
@@ -162,6 +162,11 @@ export class Reconciler {
         return null;
       case "remove-finalizer":
         await setFinalizers(finalizers.filter((finalizer) => finalizer !== volumeFinalizer));
+        return null;
+      case "label-removal":
+        await this.#client.mergePatch(replicatedVolumes, name, {
+          metadata: { labels: { [removalLabel]: "requested" } },
+        });
         return null;
       case "create-pv":
         return await this.#client.create(persistentVolumes, step.pv).catch((error: unknown) => {

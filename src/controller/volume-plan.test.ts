@@ -116,7 +116,7 @@ describe("planVolume()", () => {
     const trees = plan(volume(spec, deleted, { initialized: true }));
     assert.equal(trees.removeTrees, true);
     assert.match(trees.waiting ?? "", /the trees of a \(mars:\/e\) are being removed/);
-    assert.deepEqual(kinds(trees), []);
+    assert.deepEqual(kinds(trees), ["label-removal"]);
 
     const last = plan(volume(spec, deleted, { initialized: true, removedTrees: [{ replica: "a" }] }));
     assert.deepEqual(kinds(last), ["remove-finalizer"]);

@@ -3,7 +3,7 @@
  * dies between any two leaves nothing that the next one cannot carry on with.
  */
 import { isDeepStrictEqual } from "node:util";
-import { apiGroup, csiDriverName, provisionedLabel, topologyKey, volumeFinalizer } from "../api/names.ts";
+import { apiGroup, csiDriverName, provisionedLabel, removalLabel, topologyKey, volumeFinalizer } from "../api/names.ts";
 import { quantityToBytes } from "../api/quantity.ts";
 import type { Place, ReplicatedVolume } from "../api/replicated-volume.ts";
 import { nodesOf, type Resolved } from "./backends.ts";
@@ -15,6 +15,8 @@ export type Step =
   | { readonly kind: "create-pv"; readonly pv: PersistentVolume }
   | { readonly kind: "patch-pv"; readonly patch: unknown }
   | { readonly kind: "delete-pv" }
+  /** Nodes watch only volumes with this label, not all. */
+  | { readonly kind: "label-removal" }
   | { readonly kind: "remove-finalizer" };
 
 export interface PlanInput {
@@ -91,6 +93,7 @@ function planDeleted({ volume, backends, pv, nowMs, staleAfterMs }: PlanInput): 
     const removed = new Set((volume.status?.removedTrees ?? []).map(({ replica }) => replica));
     const left = volume.spec.replicas.filter(({ name }) => !removed.has(name));
     if (left.length > 0) {
+      if (volume.metadata.labels?.[removalLabel] === undefined) steps.push({ kind: "label-removal" });
       const where = left.map(({ name }) => `${name}${placeText(backends.get(name))}`).join(", ");
       return { steps, problem: null, waiting: `the trees of ${where} are being removed`, removeTrees: true };
     }

@@ -1,0 +1,340 @@
+/**
+ * CSI's Node service. Stage mounts the volume on the staging path, through the mount daemon; publish binds it into the
+ * pod. What is staged is read from the kernel's mount table and the registry of mounts, never remembered, so a plugin
+ * that was restarted knows as much as before. Every call may be repeated.
+ */
+import { statfs } from "node:fs/promises";
+import { topologyKey } from "../api/names.ts";
+import { replicatedVolumes } from "../api/resource.ts";
+import { accessModeOf, readsOnly } from "../csi/capabilities.ts";
+import {
+  type NodePublishVolumeRequest,
+  type NodeServer,
+  type NodeStageVolumeRequest,
+  type NodeUnpublishVolumeRequest,
+  type NodeUnstageVolumeRequest,
+  NodeServiceCapability_RPC_Type as Rpc,
+  type VolumeCapability,
+  VolumeUsage_Unit,
+} from "../csi/generated/csi.ts";
+import { CsiError, required, type StatusName } from "../csi/status.ts";
+import { type CallContext, exclusive, type Handlers } from "../csi/unary.ts";
+import { volumeHealth } from "../csi/volume-health.ts";
+import { isNotFound, type KubeClient, KubeError } from "../kube/client.ts";
+import { errorText, type LogLevel } from "../util/logger.ts";
+import { ControlClient } from "../volume/control-client.ts";
+import { FailureError } from "../volume/failure.ts";
+import type { FailureCode } from "../volume/protocol.ts";
+import { controlSocket, mountDirectory, readRecord } from "../volume/registry.ts";
+import { bindMount, prepareMountpoint, unmountAndRemove } from "./kernel-mounts.ts";
+import type { MountDaemon } from "./mount-daemon.ts";
+import { fuseType, type MountEntry, mountAt, readMountTable } from "./mount-table.ts";
+import type { Trees } from "./trees.ts";
+import { holderConfig, type NodeFacts, VolumeRefusal } from "./volume-config.ts";
+import { claimVolume, releaseVolume, type VolumeObject } from "./volume-holder.ts";
+import type { VolumeWatch } from "./volume-watch.ts";
+
+export interface NodeServiceOptions {
+  readonly facts: NodeFacts;
+  readonly runDirectory: string;
+  readonly logDirectory: string | null;
+  readonly logLevel: LogLevel;
+  /** A backend's call that takes longer is a fault. */
+  readonly deadlineMs: number;
+}
+export interface NodeServiceDeps {
+  readonly client: KubeClient;
+  readonly daemon: MountDaemon;
+  readonly trees: Trees;
+  readonly watch: VolumeWatch;
+}
+
+const unmountTimeoutMs = 90_000;
+const pingTimeoutMs = 5_000;
+const statfsTimeoutMs = 5_000;
+
+interface StageRequest {
+  readonly volumeId: string;
+  readonly stagingPath: string;
+  readonly capability: VolumeCapability;
+}
+
+export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions): Handlers<NodeServer> {
+  const { client, daemon, trees, watch } = deps;
+  const { node } = options.facts;
+  const isOurs = ({ type }: MountEntry) => type === fuseType;
+
+  const stage = async ({ volumeId, stagingPath, capability }: StageRequest, { signal, logger }: CallContext) => {
+    const mode = accessModeOf(capability);
+    const readOnly = readsOnly(capability);
+    const volume = await fromKube(client.get<VolumeObject>(replicatedVolumes, volumeId, undefined, { signal }));
+    if (volume.metadata.deletionTimestamp !== undefined)
+      throw new CsiError("FAILED_PRECONDITION", `volume "${volumeId}" is being deleted`);
+    if (!volume.spec.accessModes.includes(mode))
+      throw new CsiError(
+        "INVALID_ARGUMENT",
+        `volume "${volumeId}" has ${volume.spec.accessModes.join(", ")}, not ${mode}`,
+      );
+    const mounted = mountAt(readMountTable(), stagingPath);
+    if (mounted && !isOurs(mounted))
+      throw new CsiError("INTERNAL", `something else (${mounted.type}) is mounted on ${stagingPath}; unmount it`);
+    const stateDirectory = mountDirectory(stagingPath, options.runDirectory);
+    const other = readRecord(stateDirectory)?.config.volume.volume;
+    if (mounted && (await answers(stateDirectory))) {
+      if (other !== volumeId) throw new CsiError("ALREADY_EXISTS", `volume "${other}" is staged on ${stagingPath}`);
+      return;
+    }
+    const logFile = options.logDirectory === null ? null : `${options.logDirectory}/${volumeId}.log`;
+    const config = holderConfig(volume, options.facts, {
+      mountpoint: stagingPath,
+      stateDirectory,
+      readOnly,
+      logFile,
+      logLevel: options.logLevel,
+      deadlineMs: options.deadlineMs,
+    });
+    // A mount whose processes are all gone: its users have their errors already, and nobody can give it new ones.
+    if (mounted) await unmountAndRemove(stagingPath, isOurs);
+    const mine = volume.status?.holder === node;
+    if (!readOnly) await claimVolume(client, volumeId, node, { signal });
+    try {
+      if (!volume.status?.initialized) await trees.make(volume, signal);
+      signal.throwIfAborted();
+      prepareMountpoint(stagingPath);
+      await daemon.mount(config, { signal });
+    } catch (error) {
+      if (!readOnly && !mine && !mountAt(readMountTable(), stagingPath))
+        await releaseVolume(client, volumeId, node).catch((failure: unknown) =>
+          logger.warn("cannot give the volume back", { volume: volumeId, error: failure }),
+        );
+      throw error;
+    }
+    const made = mountAt(readMountTable(), stagingPath);
+    if (!made || !isOurs(made))
+      throw new CsiError("INTERNAL", `the volume is not on ${stagingPath} after it was mounted`);
+    if (!volume.status?.initialized)
+      await client.mergePatch(replicatedVolumes, volumeId, { status: { initialized: true } }, undefined, "status", {
+        signal,
+      });
+    watch.look();
+  };
+
+  const unstage = async ({ volumeId, stagingTargetPath }: NodeUnstageVolumeRequest) => {
+    required(volumeId, "volume_id");
+    const path = required(stagingTargetPath, "staging_target_path");
+    const directory = mountDirectory(path, options.runDirectory);
+    const mounted = mountAt(readMountTable(), path);
+    if (mounted && !isOurs(mounted))
+      throw new CsiError("INTERNAL", `what is on ${path} (${mounted.type}) is not Chiron's; left alone`);
+    await unmountInOrder(directory);
+    await unmountAndRemove(path, isOurs);
+    await watch.forget(volumeId);
+    await releaseVolume(client, volumeId, node);
+    return {};
+  };
+
+  const publish = async (request: NodePublishVolumeRequest, context: CallContext) => {
+    const volumeId = required(request.volumeId, "volume_id");
+    const target = required(request.targetPath, "target_path");
+    const source = required(request.stagingTargetPath, "staging_target_path");
+    const capability = required(request.volumeCapability, "volume_capability");
+    accessModeOf(capability);
+    const readOnly = request.readonly || readsOnly(capability);
+    // The kubelet asks again and again (requiresRepublish): a mount that was lost meanwhile is made anew.
+    const directory = mountDirectory(source, options.runDirectory);
+    if (!mountAt(readMountTable(), source))
+      throw new CsiError("FAILED_PRECONDITION", `volume "${volumeId}" is not staged on ${source}`);
+    if (!(await answers(directory))) await stage({ volumeId, stagingPath: source, capability }, context);
+    const table = readMountTable();
+    const from = mountAt(table, source);
+    const there = mountAt(table, target);
+    if (there && from && there.device === from.device && there.type === from.type) {
+      if (there.readOnly !== readOnly)
+        throw new CsiError(
+          "ALREADY_EXISTS",
+          `volume "${volumeId}" is published on ${target} with readonly ${there.readOnly}`,
+        );
+      return {};
+    }
+    if (there) await unmountAndRemove(target, isOurs);
+    prepareMountpoint(target);
+    try {
+      bindMount({ source, target, readOnly });
+    } catch (error) {
+      await unmountAndRemove(target, isOurs);
+      throw error;
+    }
+    return {};
+  };
+
+  return {
+    nodeGetInfo: () => ({
+      nodeId: node,
+      maxVolumesPerNode: 0n,
+      accessibleTopology: { segments: { [topologyKey]: node } },
+    }),
+    nodeGetCapabilities: () => ({
+      capabilities: [
+        Rpc.STAGE_UNSTAGE_VOLUME,
+        Rpc.GET_VOLUME_STATS,
+        Rpc.SINGLE_NODE_MULTI_WRITER,
+        Rpc.GET_VOLUME_HEALTH,
+      ].map((type) => ({ rpc: { type } })),
+    }),
+    nodeStageVolume: exclusive(
+      (request: NodeStageVolumeRequest) => request.volumeId,
+      translated(async (request: NodeStageVolumeRequest, context: CallContext) => {
+        const volumeId = required(request.volumeId, "volume_id");
+        const stagingPath = required(request.stagingTargetPath, "staging_target_path");
+        await stage(
+          { volumeId, stagingPath, capability: required(request.volumeCapability, "volume_capability") },
+          context,
+        );
+        return {};
+      }),
+    ),
+    nodeUnstageVolume: exclusive((request: NodeUnstageVolumeRequest) => request.volumeId, translated(unstage)),
+    nodePublishVolume: exclusive((request: NodePublishVolumeRequest) => request.volumeId, translated(publish)),
+    nodeUnpublishVolume: exclusive(
+      (request: NodeUnpublishVolumeRequest) => request.volumeId,
+      translated(async (request: NodeUnpublishVolumeRequest) => {
+        required(request.volumeId, "volume_id");
+        await unmountAndRemove(required(request.targetPath, "target_path"), isOurs);
+        return {};
+      }),
+    ),
+
+    nodeGetVolumeStats: async (request) => {
+      const volumeId = required(request.volumeId, "volume_id");
+      const path = required(request.volumePath, "volume_path");
+      const mounted = mountAt(readMountTable(), path);
+      if (!mounted || !isOurs(mounted))
+        throw new CsiError("NOT_FOUND", `volume "${volumeId}" is not mounted on ${path}`);
+      // On a thread of its own, and not waited for longer than this: the volume may hang, the plugin must not.
+      const stats = await within(
+        statfs(path, { bigint: true }),
+        statfsTimeoutMs,
+        `volume "${volumeId}" does not answer on ${path}`,
+      );
+      const { bsize, blocks, bfree, bavail, files, ffree } = stats;
+      return {
+        usage: [
+          {
+            unit: VolumeUsage_Unit.BYTES,
+            total: blocks * bsize,
+            used: (blocks - bfree) * bsize,
+            available: bavail * bsize,
+          },
+          { unit: VolumeUsage_Unit.INODES, total: files, used: files - ffree, available: ffree },
+        ],
+      };
+    },
+
+    nodeGetVolumeHealth: async (request) => {
+      const volumeId = required(request.volumeId, "volume_id");
+      const path = required(request.volumePublishPath, "volume_publish_path");
+      const mounted = mountAt(readMountTable(), path);
+      if (!mounted || !isOurs(mounted))
+        throw new CsiError("NOT_FOUND", `volume "${volumeId}" is not mounted on ${path}`);
+      const status = watch.statusOf(volumeId);
+      const phase = status === null ? "Failed" : status.state;
+      const replicas = (status?.replicas ?? []).map(({ name, state, reason, lastError }) => ({
+        name,
+        state,
+        reason: reason ?? undefined,
+        message: lastError ?? undefined,
+      }));
+      return { volumeHealth: volumeHealth(volumeId, phase, replicas) };
+    },
+
+    nodeExpandVolume: () => {
+      throw new CsiError("UNIMPLEMENTED", "nothing is to be done on a node when a volume grows");
+    },
+  };
+}
+
+/** Whether a holder lives for this mount; without touching the mount. */
+async function answers(directory: string): Promise<boolean> {
+  try {
+    const control = await ControlClient.connect(controlSocket(directory));
+    try {
+      await control.call("ping", { timeoutMs: pingTimeoutMs });
+      return true;
+    } finally {
+      control.close();
+    }
+  } catch {
+    return false;
+  }
+}
+
+/** Through the holder, which settles everything on the replicas first. Fine if there is none. */
+async function unmountInOrder(directory: string): Promise<void> {
+  let control: ControlClient;
+  try {
+    control = await ControlClient.connect(controlSocket(directory));
+  } catch {
+    return;
+  }
+  try {
+    await control.call("unmount", { timeoutMs: unmountTimeoutMs });
+  } catch (error) {
+    // It has ended, and with it the connection: sometimes before the answer is out.
+    if (!(error instanceof FailureError && error.failure.code === "not-mounted")) throw error;
+  } finally {
+    control.close();
+  }
+}
+
+const statuses: Readonly<Record<FailureCode, StatusName>> = {
+  usage: "INTERNAL",
+  "not-root": "INTERNAL",
+  "no-fuse": "INTERNAL",
+  mountpoint: "INTERNAL",
+  replica: "UNAVAILABLE",
+  identity: "FAILED_PRECONDITION",
+  quorum: "UNAVAILABLE",
+  adopt: "FAILED_PRECONDITION",
+  busy: "ABORTED",
+  state: "INTERNAL",
+  "not-mounted": "UNAVAILABLE",
+  internal: "INTERNAL",
+};
+
+/** What the data path and the API server say, as CSI's statuses. */
+function translated<Q, A>(handle: (request: Q, context: CallContext) => Promise<A>) {
+  return async (request: Q, context: CallContext): Promise<A> => {
+    try {
+      return await handle(request, context);
+    } catch (error) {
+      if (error instanceof FailureError) throw new CsiError(statuses[error.failure.code], error.message);
+      if (error instanceof VolumeRefusal)
+        throw new CsiError(error.retry ? "UNAVAILABLE" : "FAILED_PRECONDITION", error.message);
+      throw error;
+    }
+  };
+}
+
+async function fromKube<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call;
+  } catch (error) {
+    if (isNotFound(error)) throw new CsiError("NOT_FOUND", (error as Error).message);
+    throw new CsiError(
+      error instanceof KubeError && error.code === 403 ? "PERMISSION_DENIED" : "UNAVAILABLE",
+      errorText(error),
+    );
+  }
+}
+
+async function within<T>(work: Promise<T>, timeoutMs: number, problem: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new CsiError("UNAVAILABLE", problem)), timeoutMs);
+  });
+  try {
+    return await Promise.race([work, timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

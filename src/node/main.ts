@@ -1,0 +1,112 @@
+/**
+ * The node plugin's process: CSI Identity and Node services on a socket, registration with the kubelet, reports on the
+ * volumes that are mounted here, removal of deleted volumes' directories. It mounts nothing itself, and ending it ends
+ * no mount.
+ */
+import { hostname } from "node:os";
+import { parseArgs } from "node:util";
+import { csiDriverName } from "../api/names.ts";
+import { IdentityService, NodeService } from "../csi/generated/csi.ts";
+import { identityHandlers } from "../csi/identity.ts";
+import { Operations } from "../csi/operations.ts";
+import { SocketServer } from "../csi/server.ts";
+import { serve } from "../csi/unary.ts";
+import { KubeClient } from "../kube/client.ts";
+import { loadKubeConfig } from "../kube/config.ts";
+import { startProbes } from "../kube/probes.ts";
+import { jsonLogger, type LogLevel } from "../util/logger.ts";
+import { runDirectory } from "../volume/registry.ts";
+import { nodeHandlers } from "./csi-node.ts";
+import { MountDaemonClient } from "./mount-daemon.ts";
+import { removeStartupTaint } from "./node-taint.ts";
+import { Registration } from "./registration.ts";
+import { TreeRemoval } from "./tree-removal.ts";
+import { Trees } from "./trees.ts";
+import { VolumeWatch } from "./volume-watch.ts";
+
+const options = {
+  "node-name": { type: "string" },
+  "kubelet-dir": { type: "string", default: "/var/lib/kubelet" },
+  /** Where this process listens; the kubelet must see it at the same path. */
+  endpoint: { type: "string" },
+  "mountd-socket": { type: "string", default: "/run/chiron/mountd.sock" },
+  "host-root": { type: "string", default: "" },
+  "log-dir": { type: "string" },
+  kubeconfig: { type: "string" },
+  "no-registration": { type: "boolean", default: false },
+  "probe-address": { type: "string", default: ":9809" },
+  "call-deadline-seconds": { type: "string", default: "30" },
+  "log-level": { type: "string", default: "info" },
+  version: { type: "string", default: "0.1.0" },
+} as const;
+
+/** Resolves when the process was told to stop, with its exit code. */
+export async function runNode(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({ args: [...args], options, strict: true });
+  const logLevel = values["log-level"] as LogLevel;
+  const logger = jsonLogger((line) => process.stderr.write(line), logLevel);
+  const told = new Promise<void>((resolve) => {
+    process.once("SIGTERM", () => resolve()).once("SIGINT", () => resolve());
+  });
+  const kubeletDirectory = values["kubelet-dir"].replace(/\/$/, "");
+  const endpoint = (values.endpoint ?? `${kubeletDirectory}/plugins/${csiDriverName}/csi.sock`).replace(
+    /^unix:(\/\/)?/,
+    "",
+  );
+  const facts = { node: values["node-name"] ?? hostname(), hostRoot: values["host-root"].replace(/\/$/, "") };
+  const client = new KubeClient(await loadKubeConfig(values.kubeconfig));
+  const unary = { operations: new Operations(), logger, maxCallMs: 110_000 };
+
+  const trees = new Trees(facts, logger);
+  const watch = new VolumeWatch(client, { facts, logger, runDirectory: runDirectory(), kubeletDirectory });
+  const removal = new TreeRemoval(client, trees, facts.node, logger);
+  const daemon = new MountDaemonClient(values["mountd-socket"]);
+  const service = nodeHandlers(
+    { client, daemon, trees, watch },
+    {
+      facts,
+      runDirectory: runDirectory(),
+      logDirectory: values["log-dir"] ?? null,
+      logLevel,
+      deadlineMs: Number(values["call-deadline-seconds"]) * 1000,
+    },
+  );
+  const identity = identityHandlers({
+    driverName: csiDriverName,
+    version: values.version,
+    hasController: false,
+    ready: () => true,
+  });
+  const server = new SocketServer(endpoint)
+    .add(IdentityService, serve(identity, unary))
+    .add(NodeService, serve(service, unary));
+  const registration = new Registration({
+    directory: `${kubeletDirectory}/plugins_registry`,
+    endpoint,
+    logger,
+    unary,
+    onRegistered: () =>
+      void removeStartupTaint(client, facts.node, logger).catch((error: unknown) =>
+        logger.warn("cannot remove the start-up taint", { node: facts.node, error }),
+      ),
+  });
+  await server.start();
+  watch.start();
+  removal.start();
+  if (!values["no-registration"]) await registration.start();
+  const probes = await startProbes({
+    address: values["probe-address"],
+    notReady: () => (values["no-registration"] ? null : registration.problem),
+  });
+
+  await told;
+  if (!values["no-registration"]) await registration.stop();
+  await server.stop();
+  await watch.stop();
+  await removal.stop();
+  probes.close();
+  client.close();
+  return 0;
+}
+
+if (import.meta.main) process.exit(await runNode(process.argv.slice(2)));

@@ -1,0 +1,134 @@
+/**
+ * The mount daemon: starts a holder for each mount that the node plugin asks for. Holders are processes of their own,
+ * in sessions of their own: they outlive this one, and when a new daemon starts (an upgrade) it takes over from the
+ * holders that it finds, mount by mount, without a failed request. It never unmounts: only unstage does.
+ */
+import { type ChildProcess, fork } from "node:child_process";
+import { chmodSync, lstatSync, mkdirSync, openSync, unlinkSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import { dirname } from "node:path";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { jsonLogger, type Logger, type LogLevel } from "../util/logger.ts";
+import { FailureError, failureOf } from "../volume/failure.ts";
+import type { Failure } from "../volume/protocol.ts";
+import { type HolderConfig, listMounts } from "../volume/registry.ts";
+
+/** Longer than the plugin's own deadline for a call: a holder that nobody waits for any more still ends by itself. */
+const startTimeoutMs = 150_000;
+
+/** A program of the data path: `.ts` in a checkout, `.js` as built. */
+const holderProgram = fileURLToPath(
+  new URL(`../volume/holder-main.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url),
+);
+
+/** Starts a holder and resolves when it serves; it is on its own then. */
+export function startHolder(
+  args: readonly string[],
+  config: HolderConfig | null,
+  logFile: string | null,
+): Promise<void> {
+  const out = logFile === null ? "inherit" : openSync(logFile, "a", 0o600);
+  const child: ChildProcess = fork(holderProgram, args, { detached: true, stdio: ["ignore", out, out, "ipc"] });
+  return new Promise((resolve, reject) => {
+    const settle = (failure: Failure | null) => {
+      clearTimeout(timer);
+      child.removeAllListeners();
+      if (child.connected) child.disconnect();
+      child.unref();
+      if (failure) reject(FailureError.from(failure));
+      else resolve();
+    };
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL");
+      settle({ code: "internal", message: `the volume was not mounted within ${startTimeoutMs / 1000} s` });
+    }, startTimeoutMs);
+    child.once("message", (message) => {
+      const outcome = message as { readonly type: "ready" } | { readonly type: "failed"; readonly failure: Failure };
+      settle(outcome.type === "ready" ? null : outcome.failure);
+    });
+    child.once("error", (error) => settle(failureOf(error)));
+    child.once("exit", (code, signal) =>
+      settle({ code: "internal", message: `the holder ended (${signal ?? code}) before it mounted` }),
+    );
+    if (config) child.send(config);
+  });
+}
+
+export interface MountdOptions {
+  readonly socketPath: string;
+  readonly logger: Logger;
+}
+
+export async function startMountd({ socketPath, logger }: MountdOptions): Promise<Server> {
+  const server = createServer((request, response) => {
+    const answer = (code: number, body: string) =>
+      response.writeHead(code, { "content-type": "application/json" }).end(body);
+    if (request.url === "/healthz") {
+      answer(200, "{}");
+      return;
+    }
+    if (request.method !== "POST" || request.url !== "/mount") {
+      answer(404, "{}");
+      return;
+    }
+    text(request)
+      .then(async (body) => {
+        const config = JSON.parse(body) as HolderConfig;
+        await startHolder([], config, config.logFile);
+        logger.info("mounted", { volume: config.volume.volume, mountpoint: config.volume.mountpoint });
+        answer(200, "{}");
+      })
+      .catch((error: unknown) => {
+        logger.warn("cannot mount", { error });
+        answer(422, JSON.stringify(failureOf(error)));
+      });
+  });
+  server.requestTimeout = 0;
+  server.timeout = 0;
+  mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
+  if (lstatSync(socketPath, { throwIfNoEntry: false })?.isSocket()) unlinkSync(socketPath);
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(socketPath, resolve);
+  });
+  chmodSync(socketPath, 0o600);
+  return server;
+}
+
+/** An upgrade: holders of another version hand their mounts to ones of ours. Those that cannot go on as they are. */
+export async function takeOverMounts(version: string, logger: Logger): Promise<void> {
+  for (const { directory, record } of listMounts()) {
+    if (record.programVersion === version || record.state !== "mounted") continue;
+    const { volume } = record.config.volume;
+    try {
+      await startHolder(["takeover", directory], null, record.config.logFile);
+      logger.info("took a mount over", { volume, from: record.programVersion, to: version });
+    } catch (error) {
+      logger.warn("cannot take a mount over: its holder goes on", { volume, error });
+    }
+  }
+}
+
+const options = {
+  socket: { type: "string", default: "/run/chiron/mountd.sock" },
+  "log-level": { type: "string", default: "info" },
+  version: { type: "string", default: "0.1.0" },
+} as const;
+
+/** Resolves when the process was told to stop, with its exit code. Its mounts stay. */
+export async function runMountd(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({ args: [...args], options, strict: true });
+  const logger = jsonLogger((line) => process.stderr.write(line), values["log-level"] as LogLevel);
+  const told = new Promise<void>((resolve) => {
+    process.once("SIGTERM", () => resolve()).once("SIGINT", () => resolve());
+  });
+  const server = await startMountd({ socketPath: values.socket, logger });
+  await takeOverMounts(values.version, logger);
+  await told;
+  server.close();
+  return 0;
+}
+
+if (import.meta.main) process.exit(await runMountd(process.argv.slice(2)));

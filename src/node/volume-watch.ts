@@ -1,0 +1,191 @@
+/**
+ * Looks after the volumes that are mounted on this node: asks each holder how its volume is, tells the API server when
+ * that is news, and hands on what was changed in `spec.replicas`. What is mounted it finds in the registry of mounts, so
+ * it knows after a restart what it knew before.
+ */
+
+import type { NodeReport } from "../api/replicated-volume.ts";
+import { replicatedVolumes, typeOfVolume } from "../api/resource.ts";
+import { isNotFound, type KubeClient } from "../kube/client.ts";
+import { Informer } from "../kube/informer.ts";
+import { errorText, type Logger } from "../util/logger.ts";
+import { ControlClient } from "../volume/control-client.ts";
+import type { VolumeStatus } from "../volume/protocol.ts";
+import { controlSocket, listMounts, type RegistryEntry } from "../volume/registry.ts";
+import { type NodeFacts, replicaConfigs } from "./volume-config.ts";
+import type { VolumeObject } from "./volume-holder.ts";
+import { isWorthReporting, nextReplicaChange, reportOf } from "./volume-report.ts";
+
+export interface VolumeWatchOptions {
+  readonly facts: NodeFacts;
+  readonly logger: Logger;
+  readonly runDirectory: string;
+  /** Only mounts below this directory are ours: others are of people who use this machine by hand. */
+  readonly kubeletDirectory: string;
+  readonly periodMs?: number;
+  readonly heartbeatMs?: number;
+  readonly progressMs?: number;
+}
+
+interface Watched {
+  readonly volume: string;
+  directory: string;
+  client: ControlClient | null;
+  status: VolumeStatus | null;
+  reported: NodeReport | null;
+  readOnly: boolean;
+  busy: boolean;
+  readonly informer: Informer<VolumeObject>;
+}
+
+const callTimeoutMs = 5_000;
+const changeTimeoutMs = 60_000;
+
+export class VolumeWatch {
+  readonly #client: KubeClient;
+  readonly #options: Required<VolumeWatchOptions>;
+  readonly #watched = new Map<string, Watched>();
+  #timer: NodeJS.Timeout | null = null;
+  #stopped = false;
+
+  constructor(client: KubeClient, options: VolumeWatchOptions) {
+    this.#client = client;
+    this.#options = { periodMs: 2_000, heartbeatMs: 240_000, progressMs: 5_000, ...options };
+  }
+
+  start(): void {
+    const turn = () => {
+      this.look();
+      if (!this.#stopped) this.#timer = setTimeout(turn, this.#options.periodMs);
+    };
+    turn();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    if (this.#timer) clearTimeout(this.#timer);
+    await Promise.all([...this.#watched.keys()].map((volume) => this.#leave(volume)));
+  }
+
+  /** What is known of a volume here, without asking anybody; null if it is not mounted. */
+  statusOf(volume: string): VolumeStatus | null {
+    return this.#watched.get(volume)?.status ?? null;
+  }
+
+  mounts(): readonly RegistryEntry[] {
+    const { runDirectory, kubeletDirectory } = this.#options;
+    return listMounts(runDirectory).filter(({ record }) =>
+      record.config.volume.mountpoint.startsWith(`${kubeletDirectory}/`),
+    );
+  }
+
+  /** Looks at once: something was mounted or unmounted. */
+  look(): void {
+    const entries = this.mounts().filter(({ record }) => record.state === "mounted");
+    for (const { directory, record } of entries) {
+      const { volume, options } = record.config.volume;
+      let watched = this.#watched.get(volume);
+      if (!watched) {
+        watched = this.#watch(volume, directory, options.includes("ro"));
+        this.#watched.set(volume, watched);
+      }
+      watched.directory = directory;
+      void this.#visit(watched);
+    }
+    const mounted = new Set(entries.map(({ record }) => record.config.volume.volume));
+    for (const volume of this.#watched.keys()) if (!mounted.has(volume)) void this.#leave(volume);
+  }
+
+  /** The volume was unmounted in order: what this node said of it is taken back. */
+  async forget(volume: string): Promise<void> {
+    await this.#leave(volume);
+    await this.#apply(volume, null);
+  }
+
+  #watch(volume: string, directory: string, readOnly: boolean): Watched {
+    const informer = new Informer<VolumeObject>(this.#client, replicatedVolumes, () => this.look(), {
+      logger: this.#options.logger,
+      fieldSelector: `metadata.name=${volume}`,
+    });
+    informer.start();
+    return { volume, directory, client: null, status: null, reported: null, readOnly, busy: false, informer };
+  }
+
+  async #leave(volume: string): Promise<void> {
+    const watched = this.#watched.get(volume);
+    if (!watched) return;
+    this.#watched.delete(volume);
+    watched.client?.close();
+    await watched.informer.stop();
+  }
+
+  /** One at a time for each volume; a holder that hangs delays nobody else. */
+  async #visit(watched: Watched): Promise<void> {
+    if (watched.busy) return;
+    watched.busy = true;
+    const { logger, facts } = this.#options;
+    try {
+      watched.status = await this.#ask(watched);
+      const report = reportOf(facts.node, watched.status, watched.readOnly, Date.now());
+      if (isWorthReporting(watched.reported, report, this.#options)) {
+        if (await this.#apply(watched.volume, report)) watched.reported = report;
+      }
+      await this.#change(watched);
+    } catch (error) {
+      logger.warn("cannot report on a volume", { volume: watched.volume, error });
+    } finally {
+      watched.busy = false;
+    }
+  }
+
+  async #ask(watched: Watched): Promise<VolumeStatus | null> {
+    try {
+      watched.client ??= await ControlClient.connect(controlSocket(watched.directory));
+      return (await watched.client.call("status", { timeoutMs: callTimeoutMs })) as VolumeStatus;
+    } catch (error) {
+      watched.client?.close();
+      watched.client = null;
+      this.#options.logger.debug("no status", { volume: watched.volume, error: errorText(error) });
+      return null;
+    }
+  }
+
+  async #change(watched: Watched): Promise<void> {
+    const wanted = watched.informer.get(watched.volume);
+    if (!wanted || !watched.status || !watched.client || wanted.metadata.deletionTimestamp !== undefined) return;
+    const { logger, facts } = this.#options;
+    let configs: ReturnType<typeof replicaConfigs>;
+    try {
+      configs = replicaConfigs(wanted, facts);
+    } catch {
+      return; // the controller says in the volume's status what is wrong with a new replica
+    }
+    const change = nextReplicaChange(wanted, configs, watched.status);
+    if (!change) return;
+    logger.info("replica change", { volume: watched.volume, change: change.kind, replica: change.name });
+    const params =
+      change.kind === "add" ? { replica: change.name, path: change.url, slow: change.slow } : { replica: change.name };
+    await watched.client.call(change.kind === "add" ? "replica.add" : "replica.remove", {
+      params,
+      timeoutMs: changeTimeoutMs,
+    });
+  }
+
+  /** Answers false when the volume is gone. */
+  async #apply(volume: string, report: NodeReport | null): Promise<boolean> {
+    const status = report ? { nodes: [report] } : {};
+    const object = { ...typeOfVolume, metadata: { name: volume }, status } as unknown as VolumeObject;
+    try {
+      await this.#client.apply(
+        replicatedVolumes,
+        object,
+        `chiron-node-${this.#options.facts.node}`.slice(0, 128),
+        "status",
+      );
+      return true;
+    } catch (error) {
+      if (isNotFound(error)) return false;
+      throw error;
+    }
+  }
+}
