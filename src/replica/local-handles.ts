@@ -47,18 +47,19 @@ export class LocalHandles {
     return this.#base + fd;
   }
 
-  /** A negative number if the handle is of no connection or an earlier one: `why` says the errno. */
+  /** A negative number if the handle is closed, of no connection or an earlier one: `why` says the errno. */
   descriptor(handle: ReplicaHandle): number {
-    return handle - this.#base;
+    const fd = handle - this.#base;
+    return this.#open.has(fd) ? fd : -1; // a closed one's number may be another file's by now
   }
 
   why(handle: ReplicaHandle): number {
-    return handle < 0 ? -EBADF : -ENOTCONN;
+    return handle < 0 || handle >= this.#base ? -EBADF : -ENOTCONN;
   }
 
   close(handle: ReplicaHandle): number {
     const fd = this.descriptor(handle);
-    if (!this.#open.delete(fd)) return fd < 0 ? this.why(handle) : -EBADF;
+    if (!this.#open.delete(fd)) return this.why(handle);
     return this.closeDescriptor(fd);
   }
 
