@@ -116,7 +116,7 @@ async function within<T>(promise: Promise<T>, timeoutMs: number, signal: AbortSi
 
 async function attempt(version: "3" | "4.1", route: Route, options: Attempt): Promise<NfsConnection> {
   const { url, addresses } = route;
-  const port = url.port !== 0 ? url.port : await defaultPort(version, route);
+  const port = url.port !== 0 ? url.port : await defaultPort(version, route, options.signal);
   const server = `${url.hosts.join(", ")} port ${port}`;
   const { protocol, rpc } = version === "3" ? speakV3(route, port, options) : speakV4(route, port, options);
   const abort = () => protocol.close();
@@ -134,10 +134,10 @@ async function attempt(version: "3" | "4.1", route: Route, options: Attempt): Pr
   }
 }
 
-async function defaultPort(version: "3" | "4.1", { url, addresses }: Route): Promise<number> {
+async function defaultPort(version: "3" | "4.1", { url, addresses }: Route, signal: AbortSignal): Promise<number> {
   if (version !== "3") return nfsPort;
   try {
-    const port = await portOf(addresses, nfsProgram, 3, url.timeoutMs);
+    const port = await portOf(addresses, nfsProgram, 3, url.timeoutMs, signal);
     return port > 0 ? port : nfsPort;
   } catch {
     return nfsPort; // no portmapper: the error of NFS itself says more

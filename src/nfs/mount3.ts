@@ -19,6 +19,7 @@ export async function portOf(
   program: number,
   version: number,
   timeoutMs: number,
+  signal: AbortSignal,
 ): Promise<number> {
   const client = new RpcClient({
     target: { addresses, port: portmapPort },
@@ -28,6 +29,7 @@ export async function portOf(
     timeoutMs,
     reservedPort: false,
   });
+  using _ = closedOnAbort(client, signal);
   try {
     await client.open();
     const call = client.prepare(3);
@@ -50,7 +52,11 @@ export interface MountOptions {
  * Asks for the whole path first, and for its parents as long as the server says that there is no such export. Answers
  * the names that are left to walk.
  */
-export async function mountExport(path: readonly ByteString[], options: MountOptions): Promise<MountPoint> {
+export async function mountExport(
+  path: readonly ByteString[],
+  options: MountOptions,
+  signal: AbortSignal,
+): Promise<MountPoint> {
   const { addresses, port, credential, reservedPort, timeoutMs } = options;
   const client = new RpcClient({
     target: { addresses, port },
@@ -60,6 +66,7 @@ export async function mountExport(path: readonly ByteString[], options: MountOpt
     timeoutMs,
     reservedPort,
   });
+  using _ = closedOnAbort(client, signal);
   try {
     await client.open();
     let denied = false;
@@ -104,11 +111,22 @@ async function ask(client: RpcClient, path: ByteString): Promise<FileHandle | nu
 }
 
 /** Resolves the mount service's port: as given, or as the portmapper says. */
-export async function mountPort(addresses: readonly string[], given: number, timeoutMs: number): Promise<number> {
+export async function mountPort(
+  addresses: readonly string[],
+  given: number,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<number> {
   if (given !== 0) return given;
-  const port = await portOf(addresses, mountProgram, 3, timeoutMs);
+  const port = await portOf(addresses, mountProgram, 3, timeoutMs, signal);
   if (port <= 0) {
     throw new NfsError("the server's portmapper knows no mount service: does it serve NFS v3?", -ECONNREFUSED);
   }
   return port;
+}
+
+function closedOnAbort(client: RpcClient, signal: AbortSignal): Disposable {
+  const close = () => client.close();
+  signal.addEventListener("abort", close);
+  return { [Symbol.dispose]: () => signal.removeEventListener("abort", close) };
 }

@@ -58,10 +58,10 @@ export class Nfs3 implements NfsProtocol {
     this.#options = options;
   }
 
-  async mount(path: readonly ByteString[]): Promise<MountPoint> {
+  async mount(path: readonly ByteString[], { signal }: { readonly signal: AbortSignal }): Promise<MountPoint> {
     const { addresses, timeoutMs } = this.#options;
-    const port = await mountPort(addresses, this.#options.mountPort, timeoutMs);
-    const point = await mountExport(path, { ...this.#options, port });
+    const port = await mountPort(addresses, this.#options.mountPort, timeoutMs, signal);
+    const point = await mountExport(path, { ...this.#options, port }, signal);
     await this.#fsinfo(point.handle);
     return point;
   }

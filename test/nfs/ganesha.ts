@@ -19,6 +19,8 @@ export interface GaneshaOptions {
   /** Lines for the EXPORT blocks instead of the usual. */
   readonly squash?: "No_Root_Squash" | "Root_Squash";
   readonly protocols?: string;
+  /** The only version that the server has; both by default. */
+  readonly version?: "3" | "4";
   readonly access?: string;
   readonly graceless?: boolean;
   /** Where the exports are, instead of a directory of its own. */
@@ -74,7 +76,7 @@ export class Ganesha implements AsyncDisposable {
     for (let i = 0; i < 200; i++) {
       if (child.exitCode !== null)
         throw new Error(`ganesha.nfsd exited with ${child.exitCode}: ${this.log.slice(-2000)}`);
-      if ((await answers(this.port)) && (await answers(this.mountPort))) return;
+      if ((await answers(this.port)) && (options.version === "4" || (await answers(this.mountPort)))) return;
       await pause(50);
     }
     throw new Error(`ganesha.nfsd does not listen: ${this.log.slice(-2000)}`);
@@ -112,7 +114,7 @@ export class Ganesha implements AsyncDisposable {
     );
     return `NFS_CORE_PARAM {
   NFS_Port = ${this.port}; MNT_Port = ${this.mountPort}; NLM_Port = ${this.port + 1}; Rquota_Port = ${this.port + 2};
-  Bind_addr = 127.0.0.1; mount_path_pseudo = true; Enable_NLM = false; Enable_RQUOTA = false; Protocols = 3, 4;
+  Bind_addr = 127.0.0.1; mount_path_pseudo = true; Enable_NLM = false; Enable_RQUOTA = false; Protocols = ${options.version ?? "3, 4"};
   fsid_device = true; NSM_Use_Caller_Name = true;
 }
 NFSV4 {
