@@ -2,19 +2,25 @@
 import { LocalReplica } from "./local.ts";
 import { scratchFileSystem } from "./local-scratch.ts";
 import { OffloadedReplica } from "./offload.ts";
+import type { Replica } from "./replica.ts";
 import { replicaContract } from "./testing/contract.ts";
 
-for (const [kind, type, Kind] of [
-  ["local directory", "tmpfs", LocalReplica],
-  ["local directory", "ext4", LocalReplica],
-  ["directory on threads", "ext4", OffloadedReplica],
-] as const) {
+type Make = (options: { readonly name: string; readonly path: string }) => Replica;
+
+const kinds: readonly (readonly [kind: string, type: "tmpfs" | "ext4", make: Make])[] = [
+  ["local directory", "tmpfs", (options) => new LocalReplica(options)],
+  ["local directory", "ext4", (options) => new LocalReplica(options)],
+  ["local directory without io_uring", "ext4", (options) => new LocalReplica({ ...options, ioUring: false })],
+  ["directory on threads", "ext4", (options) => new OffloadedReplica(options)],
+];
+
+for (const [kind, type, make] of kinds) {
   const fileSystem = scratchFileSystem(type);
   if (fileSystem !== null) {
     replicaContract(`${kind} on ${type}`, async () => {
       const path = fileSystem.directory();
       return {
-        replica: new Kind({ name: "a", path }),
+        replica: make({ name: "a", path }),
         another: () => new LocalReplica({ name: "a", path }),
         vanish: () => fileSystem.vanish(path),
         dispose: () => fileSystem.remove(path),

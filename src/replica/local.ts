@@ -14,6 +14,7 @@ import { EAGAIN, EINVAL, ENOSYS, ENOTCONN, EOPNOTSUPP } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import { deliverUnlessAbandoned } from "./abandoned.ts";
 import { BufferPool } from "./buffer-pool.ts";
+import { LocalDiskCalls } from "./local-disk-calls.ts";
 import { copyFully, readFully, writeFully } from "./local-files.ts";
 import { LocalHandles } from "./local-handles.ts";
 import { checkRoot, type LocalRoot, openRoot } from "./local-root.ts";
@@ -30,7 +31,6 @@ import type {
   ReplicaHandle,
   TreeObject,
 } from "./replica.ts";
-import { ThreadCalls } from "./thread-calls.ts";
 
 export interface LocalReplicaOptions {
   readonly name: string;
@@ -38,6 +38,8 @@ export interface LocalReplicaOptions {
   readonly path: string;
   /** Element 0 is 1 while a system call of this replica is running on the loop: a word of the status page. */
   readonly busy?: Int32Array;
+  /** False: threads even where io_uring works. */
+  readonly ioUring?: boolean;
   readonly maxThreads?: number;
   /** Threads without work end after this time. */
   readonly threadIdleMs?: number;
@@ -50,7 +52,7 @@ export class LocalReplica implements Replica {
   readonly name: string;
   readonly url: string;
   readonly #busy: Int32Array;
-  readonly #threads: ThreadCalls;
+  readonly #disk: LocalDiskCalls;
   #tree = new LocalTree(-ENOTCONN);
   #root: LocalRoot | null = null;
   readonly #handles = new LocalHandles(close);
@@ -61,7 +63,8 @@ export class LocalReplica implements Replica {
     this.name = options.name;
     this.url = options.path;
     this.#busy = options.busy ?? new Int32Array(1);
-    this.#threads = new ThreadCalls({
+    this.#disk = new LocalDiskCalls({
+      ioUring: options.ioUring ?? true,
       maxThreads: options.maxThreads ?? 8,
       idleMs: options.threadIdleMs ?? 10_000,
     });
@@ -76,11 +79,11 @@ export class LocalReplica implements Replica {
     this.#handles.connected();
     this.#inMemory = root.inMemory;
     this.#canTellCold = !root.inMemory;
-    this.#threads.restart();
+    if (!root.inMemory) this.#disk.start();
   }
 
   async disconnect(): Promise<void> {
-    this.#threads.stop();
+    this.#disk.stop();
     const root = this.#root;
     this.#root = null;
     this.#tree.forgetAll();
@@ -188,7 +191,7 @@ export class LocalReplica implements Replica {
       this.#enter();
       return finish(this.#leave(ftruncate(fd, size)));
     }
-    return this.#handles.during(this.#threads.ftruncate(fd, size).then(finish), fd);
+    return this.#handles.during(this.#disk.ftruncate(fd, size).then(finish), fd);
   }
 
   readlink(object: TreeObject, into: Uint8Array): Answer {
@@ -218,7 +221,7 @@ export class LocalReplica implements Replica {
       close(fd);
       return result;
     };
-    return this.#inMemory ? finish(fsync(fd)) : this.#handles.during(this.#threads.fsync(fd, false).then(finish), fd);
+    return this.#inMemory ? finish(fsync(fd)) : this.#handles.during(this.#disk.fsync(fd, false).then(finish), fd);
   }
 
   open(object: TreeObject, access: "read" | "read-write"): Answer {
@@ -261,7 +264,7 @@ export class LocalReplica implements Replica {
   #readCold(fd: number, into: Uint8Array, position: number, done: number): Promise<number> {
     const bytes = into.byteLength - done;
     const buffer = buffers.take(bytes);
-    const reading = this.#handles.during(this.#threads.read(fd, buffer, bytes, position + done), fd);
+    const reading = this.#handles.during(this.#disk.read(fd, buffer, bytes, position + done), fd);
     const reply = reading.then((result) => (result < 0 ? result : ([done + result, result] as const)));
     const answer = deliverUnlessAbandoned(reply, (result) => into.set(buffer.subarray(0, result), done));
     void answer.finally(() => buffers.give(buffer));
@@ -286,14 +289,14 @@ export class LocalReplica implements Replica {
   fsync(handle: ReplicaHandle, dataOnly: boolean): Answer {
     const fd = this.#handles.descriptor(handle);
     if (fd < 0) return this.#handles.why(handle);
-    if (!this.#inMemory) return this.#handles.during(this.#threads.fsync(fd, dataOnly), fd);
+    if (!this.#inMemory) return this.#handles.during(this.#disk.fsync(fd, dataOnly), fd);
     return dataOnly ? fdatasync(fd) : fsync(fd);
   }
 
   fallocate(handle: ReplicaHandle, mode: number, position: number, length: number): Answer {
     const fd = this.#handles.descriptor(handle);
     if (fd < 0) return this.#handles.why(handle);
-    if (!this.#inMemory) return this.#handles.during(this.#threads.fallocate(fd, mode, position, length), fd);
+    if (!this.#inMemory) return this.#handles.during(this.#disk.fallocate(fd, mode, position, length), fd);
     this.#enter();
     return this.#leave(fallocate(fd, mode, position, length));
   }
@@ -311,7 +314,7 @@ export class LocalReplica implements Replica {
     if (fromFd < 0) return this.#handles.why(from);
     if (toFd < 0) return this.#handles.why(to);
     if (!this.#inMemory && length > largeCopyBytes) {
-      return this.#handles.during(this.#threads.copy(fromFd, fromPosition, toFd, toPosition, length), fromFd, toFd);
+      return this.#handles.during(this.#disk.copy(fromFd, fromPosition, toFd, toPosition, length), fromFd, toFd);
     }
     this.#enter();
     return this.#leave(copyFully(fromFd, fromPosition, toFd, toPosition, length));
@@ -324,7 +327,7 @@ export class LocalReplica implements Replica {
   sync(): Answer {
     const fd = this.#tree.rootFd;
     if (fd < 0) return fd;
-    return this.#inMemory ? syncfs(fd) : this.#handles.during(this.#threads.syncfs(fd), fd);
+    return this.#inMemory ? syncfs(fd) : this.#handles.during(this.#disk.syncfs(fd), fd);
   }
 }
 

@@ -4,7 +4,8 @@
  * - Jobs begin in the order of their arrival, at most `maxThreads` at a time, each thread with one.
  * - A job that was begun is never abandoned: its promise settles when the call has ended, which may be never, and what
  *   it was given stays referenced till then. A stuck thread harms nobody but the jobs queued behind all stuck threads.
- * - Threads start with the first job and stop after `idleMs` without one, since each costs some megabytes.
+ * - Threads start with the first job and stop after `idleMs` without one, since each costs ten megabytes; and one more
+ *   starts only when all have been busy for a while.
  */
 import { extname } from "node:path";
 import { SHARE_ENV, Worker } from "node:worker_threads";
@@ -31,6 +32,9 @@ interface Thread<Q, A> {
   timer: NodeJS.Timeout | null;
 }
 
+/** A queue that is still there after this time is worth a thread. */
+const patienceMs = 2;
+
 /** `Q`: what can be cloned to the thread; `A`: its answer. A thread that dies answers -EIO. */
 export class Threads<Q, A> {
   readonly #options: ThreadsOptions;
@@ -38,6 +42,7 @@ export class Threads<Q, A> {
   readonly #idle: Thread<Q, A>[] = [];
   #queue: Job<Q, A>[] = [];
   #stopped = false;
+  #growing = false;
   #waiting: (() => void)[] = [];
 
   constructor(options: ThreadsOptions) {
@@ -55,10 +60,22 @@ export class Threads<Q, A> {
     return new Promise((resolve) => {
       const job = { question, keep, resolve };
       if (this.#stopped) return resolve(-ENOTCONN);
-      const thread = this.#idle.pop() ?? (this.#threads.size < this.#options.maxThreads ? this.#start() : null);
-      if (thread === null) this.#queue.push(job);
-      else this.#begin(thread, job);
+      const thread = this.#idle.pop() ?? (this.#threads.size === 0 ? this.#start() : null);
+      if (thread !== null) return this.#begin(thread, job);
+      this.#queue.push(job);
+      this.#growLater();
     });
+  }
+
+  #growLater(): void {
+    if (this.#growing || this.#threads.size >= this.#options.maxThreads) return;
+    this.#growing = true;
+    setTimeout(() => {
+      this.#growing = false;
+      if (this.#queue.length === 0 || this.#threads.size >= this.#options.maxThreads) return;
+      this.#begin(this.#start(), this.#queue.shift() as Job<Q, A>);
+      if (this.#queue.length > 0) this.#growLater();
+    }, patienceMs);
   }
 
   /** Jobs that have not begun answer ENOTCONN. */
