@@ -54,6 +54,7 @@ export class NodeTable {
   readonly #nodes = new Map<number, TreeNode>();
   /** Files with several names, by the inode numbers under which leaders have shown them. */
   readonly #linked = new Map<number, TreeNode>();
+  readonly #linkedInos = new Map<TreeNode, readonly number[]>();
   readonly #aliasRecords = new Map<TreeNode, number[]>();
   readonly #hooks: NodeTableHooks;
 
@@ -83,18 +84,15 @@ export class NodeTable {
 
   /** The node of a name that was looked up or made, with one lookup more. Fills the inode number into `attr`. */
   enter(directory: TreeNode, name: ByteString, attr: FileAttr): TreeNode {
-    let node: TreeNode | undefined;
-    if (attr.nlink > 1 && !isDirectory(attr.mode)) {
+    const severalNames = attr.nlink > 1 && !isDirectory(attr.mode);
+    let node = this.tree.get(directory, name);
+    if (node === undefined && severalNames) {
       node = this.#linked.get(attr.ino);
-      if (node !== undefined) {
-        if (this.tree.get(directory, name) !== node) this.tree.link(node, directory, name);
-        node.pins++;
-      }
+      if (node !== undefined) this.tree.link(node, directory, name);
     }
-    if (node === undefined) {
-      node = this.tree.pin(directory, name);
-      if (attr.nlink > 1 && !isDirectory(attr.mode)) this.#linked.set(attr.ino, node);
-    }
+    if (node === undefined) node = this.tree.pin(directory, name);
+    else node.pins++;
+    if (severalNames) this.alsoKnownAs(node, attr.ino);
     this.#identify(node, attr);
     this.#remember(node);
     this.#log.setValue(node.record, this.#log.value(node.record) + 1);
@@ -125,10 +123,18 @@ export class NodeTable {
 
   /** A new leader numbers its files otherwise: files with several names are to be found under those numbers too. */
   linkedNodes(): TreeNode[] {
-    return [...new Set(this.#linked.values())];
+    return [...this.#linkedInos.keys()];
   }
   alsoKnownAs(node: TreeNode, ino: number): void {
+    if (this.#linked.get(ino) === node) return;
     this.#linked.set(ino, node);
+    this.#linkedInos.set(node, [...(this.#linkedInos.get(node) ?? []), ino]);
+  }
+
+  /** Its inode number may be another file's from now on. */
+  #forgetLinks(node: TreeNode): void {
+    for (const ino of this.#linkedInos.get(node) ?? []) if (this.#linked.get(ino) === node) this.#linked.delete(ino);
+    this.#linkedInos.delete(node);
   }
 
   noteTimes(node: TreeNode, noted: boolean): void {
@@ -221,6 +227,7 @@ export class NodeTable {
 
   /** The place of a node has changed, or its orphan links: new records, written before the old ones die. */
   #moved(node: TreeNode): void {
+    if (node.detached) this.#forgetLinks(node);
     if (node.record === 0) return;
     const old = node.record;
     const oldAliases = this.#aliasRecords.get(node);
@@ -242,9 +249,7 @@ export class NodeTable {
     for (const record of this.#aliasRecords.get(node) ?? []) this.#log.kill(record);
     this.#aliasRecords.delete(node);
     this.#nodes.delete(node.id);
-    if (this.#linked.size > 0) {
-      for (const [ino, other] of this.#linked) if (other === node) this.#linked.delete(ino);
-    }
+    this.#forgetLinks(node);
     this.#hooks.onDrop(node);
     if (this.#log.wasteful) this.#compact();
   }
@@ -347,7 +352,7 @@ export class NodeTable {
     const list = this.#aliasRecords.get(node);
     if (list === undefined) this.#aliasRecords.set(node, [alias.offset]);
     else list.push(alias.offset);
-    this.#linked.set(node.ino, node);
+    this.alsoKnownAs(node, node.ino);
   }
 
   /** Nodes whose times an earlier process had still to make equal. */
