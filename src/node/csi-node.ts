@@ -8,6 +8,7 @@ import { topologyKey } from "../api/names.ts";
 import { replicatedVolumes } from "../api/resource.ts";
 import { accessModeOf, readsOnly } from "../csi/capabilities.ts";
 import {
+  VolumeCapability_AccessMode_Mode as Mode,
   type NodePublishVolumeRequest,
   type NodeServer,
   type NodeStageVolumeRequest,
@@ -21,6 +22,7 @@ import { CsiError, required, type StatusName } from "../csi/status.ts";
 import { type CallContext, exclusive, type Handlers } from "../csi/unary.ts";
 import { volumeHealth } from "../csi/volume-health.ts";
 import { isNotFound, type KubeClient, KubeError } from "../kube/client.ts";
+import { sleep } from "../kube/informer.ts";
 import { errorText, type LogLevel } from "../util/logger.ts";
 import { ControlClient } from "../volume/control-client.ts";
 import { FailureError } from "../volume/failure.ts";
@@ -52,6 +54,7 @@ export interface NodeServiceDeps {
 const unmountTimeoutMs = 90_000;
 const pingTimeoutMs = 5_000;
 const statfsTimeoutMs = 5_000;
+const placeTimeoutMs = 20_000;
 
 interface StageRequest {
   readonly volumeId: string;
@@ -64,10 +67,21 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
   const { node } = options.facts;
   const isOurs = ({ type }: MountEntry) => type === fuseType;
 
+  /** A volume that has just been created is where it is only when the controller has said so: wait for that a little. */
+  const placed = async (volumeId: string, signal: AbortSignal): Promise<VolumeObject> => {
+    for (const endMs = performance.now() + placeTimeoutMs; ; ) {
+      const volume = await fromKube(client.get<VolumeObject>(replicatedVolumes, volumeId, undefined, { signal }));
+      const placedReplicas = (volume.status?.replicas ?? []).filter(({ place }) => place !== undefined).length;
+      const refused = volume.status?.conditions?.some(({ type, status }) => type === "Accepted" && status === "False");
+      if (placedReplicas >= volume.spec.replicas.length || refused || performance.now() > endMs) return volume;
+      await sleep(200, signal);
+    }
+  };
+
   const stage = async ({ volumeId, stagingPath, capability }: StageRequest, { signal, logger }: CallContext) => {
     const mode = accessModeOf(capability);
     const readOnly = readsOnly(capability);
-    const volume = await fromKube(client.get<VolumeObject>(replicatedVolumes, volumeId, undefined, { signal }));
+    const volume = await placed(volumeId, signal);
     if (volume.metadata.deletionTimestamp !== undefined)
       throw new CsiError("FAILED_PRECONDITION", `volume "${volumeId}" is being deleted`);
     if (!volume.spec.accessModes.includes(mode))
@@ -157,6 +171,16 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
       return {};
     }
     if (there) await unmountAndRemove(target, isOurs);
+    if (capability.accessMode?.mode === Mode.SINGLE_NODE_SINGLE_WRITER) {
+      const elsewhere = table.find(
+        ({ device, mountpoint }) => device === from?.device && mountpoint !== source && mountpoint !== target,
+      );
+      if (elsewhere)
+        throw new CsiError(
+          "FAILED_PRECONDITION",
+          `volume "${volumeId}" is ReadWriteOncePod, and is in use on ${elsewhere.mountpoint}`,
+        );
+    }
     prepareMountpoint(target);
     try {
       bindMount({ source, target, readOnly });
@@ -232,10 +256,9 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
 
     nodeGetVolumeHealth: async (request) => {
       const volumeId = required(request.volumeId, "volume_id");
-      const path = required(request.volumePublishPath, "volume_publish_path");
-      const mounted = mountAt(readMountTable(), path);
-      if (!mounted || !isOurs(mounted))
-        throw new CsiError("NOT_FOUND", `volume "${volumeId}" is not mounted on ${path}`);
+      const path = request.volumePublishPath || request.stagingTargetPath;
+      const mounted = path === "" ? watch.isMounted(volumeId) : mountAt(readMountTable(), path)?.type === fuseType;
+      if (!mounted) throw new CsiError("NOT_FOUND", `volume "${volumeId}" is not mounted ${path && `on ${path}`}`);
       const status = watch.statusOf(volumeId);
       const phase = status === null ? "Failed" : status.state;
       const replicas = (status?.replicas ?? []).map(({ name, state, reason, lastError }) => ({

@@ -72,6 +72,10 @@ export class VolumeWatch {
     return this.#watched.get(volume)?.status ?? null;
   }
 
+  isMounted(volume: string): boolean {
+    return this.mounts().some(({ record }) => record.state === "mounted" && record.config.volume.volume === volume);
+  }
+
   mounts(): readonly RegistryEntry[] {
     const { runDirectory, kubeletDirectory } = this.#options;
     return listMounts(runDirectory).filter(({ record }) =>
