@@ -7,7 +7,7 @@
  */
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { MNT_DETACH, O_CLOEXEC, O_RDWR, UMOUNT_NOFOLLOW } from "../posix/constants.ts";
-import { close, open, setCloseOnExec } from "../posix/files.ts";
+import { close, open } from "../posix/files.ts";
 import { mount, umount2 } from "../posix/mount.ts";
 import { byteString } from "../util/byte-string.ts";
 import { EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTCONN, ENOTDIR, ENXIO, EPERM, errnoName } from "../util/errno.ts";
@@ -67,11 +67,6 @@ export function mountDevice(request: MountRequest): void {
     `Cannot mount on ${mountpoint}: ${errnoName(result)}; ${hint[-result] ?? "see dmesg"}`,
     result,
   );
-}
-
-/** For a descriptor that a child inherits under its number. */
-export function letInherit(fd: number): void {
-  setCloseOnExec(fd, false);
 }
 
 export function closeDevice(fd: number): void {

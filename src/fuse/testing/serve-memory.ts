@@ -42,15 +42,19 @@ session.start();
 if (values.ticks) setInterval(() => say("tick"), 20);
 
 process.on("SIGTERM", () => void umount2Later(byteString(mountpoint), 0));
-process.on("SIGUSR1", async () => {
+process.on("SIGUSR1", () => void handOver());
+process.on("SIGUSR2", () => void change());
+
+async function handOver(): Promise<void> {
   const left = await session.stop(5000);
   const next = new FuseSession({ fd, ...deps }, options);
   const outcome = next.resume(session.negotiated);
   session = next;
   say(`resumed ${outcome} ${left}`);
   void next.ended.then(ended);
-});
-process.on("SIGUSR2", async () => {
+}
+
+async function change(): Promise<void> {
   memory.put("changed", Buffer.from("after"));
   const results = [
     session.notify.invalidateAttributes(ROOT_NODE),
@@ -59,7 +63,7 @@ process.on("SIGUSR2", async () => {
     await session.notify.invalidateData(memory.idOf("changed"), 0, 0),
   ];
   say(`told ${results.join(" ")}`);
-});
+}
 
 function ended(end: string): void {
   if (end === "stopped") return;
