@@ -204,7 +204,8 @@ export class Namespace {
   *unlink(directory: TreeNode, name: ByteString, again: boolean): Op<number> {
     const { tree, orphans } = this.#deps;
     const node = tree.get(directory, name);
-    if (node?.open !== undefined && node.open !== null) {
+    // One name among the orphans is enough: of a file that has one already the others are just removed.
+    if (node?.open !== undefined && node.open !== null && node.orphanLinks === 0) {
       const moved = yield* this.#move(directory, name, orphans.directory, orphans.nameOf(node), 0, again);
       if (moved < 0) return moved;
       node.orphanLinks = 1;
@@ -282,7 +283,8 @@ export class Namespace {
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return -EINVAL;
     const target = tree.get(to, toName);
     let kept: TreeNode | null = null;
-    if (flags === 0 && target?.open !== undefined && target.open !== null && target !== tree.get(from, fromName)) {
+    const needsOrphan = target?.open !== undefined && target.open !== null && target.orphanLinks === 0;
+    if (flags === 0 && needsOrphan && target !== tree.get(from, fromName)) {
       // The open file that is about to be replaced gets a second name first, so that the rename itself stays atomic.
       const saved = yield* this.#saveOrphan(target);
       if (saved < 0) return saved;
