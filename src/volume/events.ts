@@ -66,6 +66,7 @@ export class EventHook {
         stdio: ["pipe", "ignore", "pipe"],
         env: {
           ...process.env,
+          NODE_COMPILE_CACHE: undefined, // ours
           CHIRON_EVENT: event.event,
           CHIRON_VOLUME: event.volume,
           CHIRON_MOUNTPOINT: this.#mountpoint,

@@ -10,6 +10,8 @@ export interface ProgramOptions {
   /** The program, run by this very Node. */
   readonly program: string;
   readonly fuseFd: number;
+  /** Its standard output and error. */
+  readonly logFd?: number;
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
@@ -40,7 +42,7 @@ export class VolumeProcess {
     this.#child = spawn(process.execPath, [options.program], {
       cwd: "/",
       detached: true,
-      stdio: ["ignore", "inherit", "inherit", options.fuseFd, "ipc"],
+      stdio: ["ignore", options.logFd ?? 2, options.logFd ?? 2, options.fuseFd, "ipc"],
       env: options.env ?? process.env,
     });
     this.#child.on("error", () => this.#gone(null, null));

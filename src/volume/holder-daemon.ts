@@ -31,11 +31,11 @@ export function kernelCanResend(kernelRelease = release()): boolean {
   return major > RESEND_SINCE[0] || (major === RESEND_SINCE[0] && minor >= RESEND_SINCE[1]);
 }
 
-/** To standard error, which the daemon's parent made the log file. A log that cannot be written stops nothing. */
-export function stderrLogger(level: LogLevel, fields: LogFields): Logger {
+/** To standard error, which the daemon's parent made the log file, or another. A log that cannot be written stops nothing. */
+function holderLogger(logFd: number, level: LogLevel, fields: LogFields): Logger {
   const sink = (line: string) => {
     try {
-      writeSync(2, line);
+      writeSync(logFd, line);
     } catch {
       // nobody to tell
     }
@@ -43,11 +43,11 @@ export function stderrLogger(level: LogLevel, fields: LogFields): Logger {
   return jsonLogger(sink, level, { process: "holder", ...fields });
 }
 
-export function holderEnvironment(config: Pick<HolderConfig, "volume">): HolderEnvironment {
+export function holderEnvironment(config: Pick<HolderConfig, "volume">, logFd = 2): HolderEnvironment {
   return {
-    logger: stderrLogger(config.volume.logLevel, { volume: config.volume.volume }),
+    logger: holderLogger(logFd, config.volume.logLevel, { volume: config.volume.volume }),
     mounts: kernelMounts,
-    program: { program: programPath("main") },
+    program: { program: programPath("main"), logFd },
     version: packageVersion(),
     canResend: kernelCanResend() && process.env["CHIRON_NO_RESEND"] === undefined,
   };

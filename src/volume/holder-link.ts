@@ -7,6 +7,7 @@
  * - Signals meant for the mount as a whole (a service manager stopping the group) are the holder's to act on.
  */
 import { spawn } from "node:child_process";
+import { flushCompileCache } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { FromVolume, ToVolume } from "./protocol.ts";
 
@@ -33,6 +34,8 @@ export function linkToHolder(handlers: HolderHandlers): HolderLink {
   let stateDirectory: string | null = null;
   let released = false;
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
+  // A process like this one is mostly killed, and Node keeps what it compiled only at an orderly end.
+  setTimeout(flushCompileCache, 2000).unref();
   process.on("message", (message: ToVolume) => {
     if (message.type === "start") {
       stateDirectory = message.config.stateDirectory;
