@@ -185,6 +185,7 @@ export class IoUring {
     // Not taken: the entry is ours again.
     Atomics.store(rings, tailAt, tail);
     this.#finish(slot, submitted === 0 ? -EAGAIN : submitted);
+    this.#rest();
   }
 
   /** Settles what has ended. Called when the ring is readable; may be called at any time. */
@@ -202,6 +203,14 @@ export class IoUring {
       Atomics.store(rings, headAt, head);
       this.#finish(slot, result);
     }
+    this.#rest();
+  }
+
+  /** Nothing is under way: nothing keeps the process alive, or the ring if it is to be closed. */
+  #rest(): void {
+    if (this.#freeSlots.length < this.#underWay.length) return;
+    if (this.#closing) this.#release();
+    else this.#watcher?.unref();
   }
 
   #finish(slot: number, result: number): void {
@@ -210,13 +219,7 @@ export class IoUring {
     const next = this.#queue.shift();
     if (next === undefined) this.#freeSlots.push(slot);
     else this.#submit(next, slot);
-    if (this.#freeSlots.length === this.#underWay.length) this.#idle();
     call.resolve(result);
-  }
-
-  #idle(): void {
-    if (this.#closing) this.#release();
-    else this.#watcher?.unref();
   }
 
   /** Queued calls answer `result`; the rest goes on, and the ring with the last of them. */
@@ -225,9 +228,10 @@ export class IoUring {
     const queued = this.#queue;
     this.#queue = [];
     for (const call of queued) call.resolve(result);
-    if (this.#freeSlots.length === this.#underWay.length) this.#release();
+    this.#rest();
   }
 
+  /** Nothing may touch the rings after this, a loop over completions included. */
   #release(): void {
     if (this.#mapped.length === 0) return;
     this.#watcher?.stop();

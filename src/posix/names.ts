@@ -142,13 +142,6 @@ export function utimensat(
   return sys(callUtimensat(directoryFd, cString(name), times, AT_SYMLINK_NOFOLLOW | (name === "" ? AT_EMPTY_PATH : 0)));
 }
 
-/** The same for an open file. */
-export function futimens(fd: number, atime: Time | undefined, mtime: Time | undefined): number {
-  setTime(0, atime ?? omitted);
-  setTime(4, mtime ?? omitted);
-  return sys(callUtimensat(fd, null, times, 0));
-}
-
 function setTime(at: number, time: Time): void {
   times[at] = time.seconds;
   times[at + 1] = Math.floor(time.seconds / 2 ** 32);
