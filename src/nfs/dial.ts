@@ -16,6 +16,7 @@ export interface DialOptions {
   /** A source port to try first; 0 for none. */
   readonly localPort: number;
   readonly timeoutMs: number;
+  readonly signal: AbortSignal;
   /** Chunks as they arrive, valid only during the call. */
   readonly onData: (socket: net.Socket, chunk: Buffer) => void;
 }
@@ -29,7 +30,7 @@ export async function dial(target: DialTarget, options: DialOptions): Promise<ne
   let failure: unknown = Object.assign(new Error("no address"), { code: "ENOTFOUND" });
   for (const [index, address] of target.addresses.entries()) {
     const left = deadline - performance.now();
-    if (left <= 0) break;
+    if (left <= 0 || options.signal.aborted) break;
     const share = left / (target.addresses.length - index);
     try {
       return await dialAddress(address, target.port, options, share);
@@ -78,18 +79,24 @@ function attempt(
       onread,
       ...(localPort > 0 ? { localPort, localAddress: net.isIPv6(host) ? "::" : "0.0.0.0" } : {}),
     });
-    const timer = setTimeout(() => {
-      socket.destroy(Object.assign(new Error(`connect ETIMEDOUT ${host}:${port}`), { code: "ETIMEDOUT" }));
-    }, timeoutMs);
     const failed = (error: Error) => {
-      clearTimeout(timer);
+      settled();
+      socket.on("error", () => {});
       socket.destroy();
       reject(error);
     };
+    const late = () => failed(Object.assign(new Error(`connect ETIMEDOUT ${host}:${port}`), { code: "ETIMEDOUT" }));
+    const given = () => failed(Object.assign(new Error("connecting was given up"), { code: "ECANCELED" }));
+    const timer = setTimeout(late, timeoutMs);
+    const settled = () => {
+      clearTimeout(timer);
+      options.signal.removeEventListener("abort", given);
+      socket.off("error", failed);
+    };
+    options.signal.addEventListener("abort", given);
     socket.once("error", failed);
     socket.once("connect", () => {
-      clearTimeout(timer);
-      socket.off("error", failed);
+      settled();
       resolve(socket);
     });
   });

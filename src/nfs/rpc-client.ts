@@ -100,6 +100,7 @@ export class RpcClient {
   #corked = false;
   #receivedAt = 0;
   #records: RecordReader | null = null;
+  readonly #closing = new AbortController();
 
   constructor(options: RpcClientOptions) {
     this.#options = options;
@@ -154,6 +155,7 @@ export class RpcClient {
     const state = this.#state;
     if (state.kind === "closed") return;
     this.#state = { kind: "closed" };
+    this.#closing.abort();
     if (state.kind === "open") state.socket.resetAndDestroy();
     if (state.kind === "backoff") clearTimeout(state.timer);
     if (this.#timer !== null) clearTimeout(this.#timer);
@@ -245,6 +247,7 @@ export class RpcClient {
       reservedPort,
       localPort: this.#localPort,
       timeoutMs,
+      signal: this.#closing.signal,
       onData: (socket, chunk) => this.#onData(socket, chunk),
     });
   }

@@ -9,7 +9,7 @@
  *   rename are two calls and another client may come in between.
  */
 import { connectNfs, type NfsConnection, type NfsConnectOptions } from "../nfs/connect.ts";
-import { type EachEntry, Found, type NewObject, NfsError, type NfsProtocol } from "../nfs/protocol.ts";
+import { type EachEntry, type FileHandle, Found, type NewObject, NfsError, type NfsProtocol } from "../nfs/protocol.ts";
 import { formatNfsUrl, type NfsUrl } from "../nfs/url.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import {
@@ -45,6 +45,7 @@ import { type NfsFile, NfsFiles } from "./nfs-files.ts";
 import { type KnownObject, NfsHandles } from "./nfs-handles.ts";
 import { type LateCall, LateCalls } from "./nfs-late-calls.ts";
 import { probeNfs } from "./nfs-probe.ts";
+import { replaceFile } from "./nfs-replace.ts";
 import { NfsUnstable } from "./nfs-unstable.ts";
 import {
   type AttrChange,
@@ -114,6 +115,24 @@ export class NfsReplica implements Replica {
   /** The caller has dealt with these: their files were replaced, their names compared again. */
   settleLateCalls(calls: readonly LateCall[]): void {
     this.#late.settle(calls);
+  }
+
+  /**
+   * Puts a copy in the place of each file that has unanswered writes, so that these meet a stale handle when they come
+   * after all. Answers those that could not be replaced (they have other names, or are not where they were): whoever
+   * brings the replica up to date makes these anew with all their names. For replicas without a fence, after `connect`
+   * and before anything is repaired; needs the replica's `.chiron` directory.
+   */
+  async replaceLateFiles({ signal }: { readonly signal: AbortSignal }): Promise<readonly LateCall[]> {
+    const left: LateCall[] = [];
+    for (const call of this.#late.list) {
+      if (call.kind !== "data") continue;
+      signal.throwIfAborted();
+      const replaced = await replaceFile(this, call, signal);
+      if (replaced) this.#late.settle([call]);
+      else left.push(call);
+    }
+    return left;
   }
 
   async connect({ signal }: { readonly signal: AbortSignal }): Promise<void> {
@@ -197,6 +216,15 @@ export class NfsReplica implements Replica {
       if (error instanceof NfsError) throw new ReplicaError(this.name, `${this.url}: ${error.message}`, error);
       throw error;
     }
+  }
+
+  /** Is this object's file still the one behind that handle? */
+  async isStill(object: TreeObject, handle: FileHandle): Promise<boolean> {
+    const session = this.#session;
+    if (session === null) return false;
+    session.handles.distrust(object);
+    const known = await session.handles.find(object);
+    return typeof known !== "number" && known.handle.equals(handle);
   }
 
   forget(object: TreeObject): void {

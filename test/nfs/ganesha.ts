@@ -22,6 +22,9 @@ export interface GaneshaOptions {
   /** The only version that the server has; both by default. */
   readonly version?: "3" | "4";
   readonly access?: string;
+  readonly filesystemId?: string;
+  /** Of the first export; file handles carry it. */
+  readonly exportId?: number;
   readonly graceless?: boolean;
   /** Where the exports are, instead of a directory of its own. */
   readonly directory?: string;
@@ -46,7 +49,6 @@ export class Ganesha implements AsyncDisposable {
   static async start(options: GaneshaOptions = {}): Promise<Ganesha> {
     await startRpcbind();
     const server = new Ganesha(options, await freePort(), await freePort());
-    for (const name of options.exports ?? ["export"]) mkdirSync(join(server.directory, name), { recursive: true });
     await server.start();
     return server;
   }
@@ -103,11 +105,12 @@ export class Ganesha implements AsyncDisposable {
   #configuration(options: GaneshaOptions): string {
     const recovery = join(this.#private, "recovery");
     mkdirSync(recovery, { recursive: true });
+    for (const name of options.exports ?? ["export"]) mkdirSync(join(this.directory, name), { recursive: true });
     const exports = (options.exports ?? ["export"]).map(
       (name, index) => `EXPORT {
-  Export_Id = ${index + 1}; Path = ${join(this.directory, name)}; Pseudo = /${name};
+  Export_Id = ${(options.exportId ?? 1) + index}; Path = ${join(this.directory, name)}; Pseudo = /${name};
   Access_Type = ${options.access ?? "RW"}; Squash = ${options.squash ?? "No_Root_Squash"}; SecType = sys;
-  Protocols = ${options.protocols ?? "3,4"}; Filesystem_Id = ${100 + index}.${index};
+  Protocols = ${options.protocols ?? "3,4"}; Filesystem_Id = ${options.filesystemId ?? `${100 + index}.${index}`};
   MaxRead = 1048576; MaxWrite = 1048576; PrefRead = 1048576; PrefWrite = 1048576;
   FSAL { Name = VFS; }
 }`,
