@@ -37,7 +37,7 @@ export function openDevice(path = "/dev/fuse"): number {
 }
 
 export interface MountRequest {
-  /** Of /dev/fuse, not mounted yet. */
+  /** Of /dev/fuse, not mounted yet. A failed mount can use it up (ENOTCONN, EINVAL at the next): then open it anew. */
   readonly fd: number;
   /** An existing directory. */
   readonly mountpoint: string;

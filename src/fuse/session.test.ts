@@ -128,6 +128,13 @@ for name, script in [("w", "os.write(os.open('w', os.O_WRONLY), b'x')"), ("t", "
 setid("r"); open("r", "a").write("x"); assert stat.S_IMODE(os.stat("r").st_mode) == 0o6777
 os.chown("r", 1, 1); assert stat.S_IMODE(os.stat("r").st_mode) == 0o777
 `,
+  "birth times are known": `
+import os, subprocess
+open("f", "w").close()
+born = os.stat("f").st_mtime
+os.utime("f", (1, 1))
+assert abs(float(subprocess.check_output(["stat", "-c", "%.W", "f"])) - born) < 0.01
+`,
   "locks are held against other processes": `
 import fcntl, os, subprocess
 fd = os.open("f", os.O_RDWR | os.O_CREAT, 0o644)
@@ -232,6 +239,24 @@ time.sleep(0.1); os.kill(pid, signal.SIGKILL)
 print(os.waitpid(pid, 0)[1])
 `);
     assert.equal(out, "interrupted\ninterrupted\ninterrupted\n9\n");
+    assert.deepEqual(mounted.log, []);
+  });
+
+  test("leaves access control lists to the kernel, and the umask to the file system", options, async () => {
+    await using mounted = await serve("serve-memory.ts", "--acl");
+    await mounted.python(`
+import os, stat, struct, subprocess
+os.umask(0o027); open("f", "w").close(); os.mkdir("d")
+assert stat.S_IMODE(os.stat("f").st_mode) == 0o640 and stat.S_IMODE(os.stat("d").st_mode) == 0o750
+os.chmod(".", 0o755)
+def read(uid): return subprocess.run(["cat", "f"], user=uid, group=uid, extra_groups=[], stderr=subprocess.DEVNULL).returncode
+assert read(1234) != 0
+none = 0xffffffff # owner rw, user 1234 r, group -, mask r, others -
+acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in [(1, 6, none), (2, 4, 1234), (4, 0, none), (16, 4, none), (32, 0, none)])
+os.setxattr("f", "system.posix_acl_access", acl)
+assert os.getxattr("f", "system.posix_acl_access") == acl
+assert read(1234) == 0 and read(1235) != 0
+`);
     assert.deepEqual(mounted.log, []);
   });
 

@@ -185,11 +185,11 @@ export class FuseSession {
     }
     switch (word(words, WORD_OPCODE)) {
       case abi.FUSE_FORGET:
-        this.#fs.forget(number64(words, WORD_NODE), number64(words, WORD_BODY));
+        this.#forget(number64(words, WORD_NODE), number64(words, WORD_BODY));
         return;
       case abi.FUSE_BATCH_FORGET: {
         const end = WORD_BODY + 2 + word(words, WORD_BODY) * 4;
-        for (let at = WORD_BODY + 2; at < end; at += 4) this.#fs.forget(number64(words, at), number64(words, at + 2));
+        for (let at = WORD_BODY + 2; at < end; at += 4) this.#forget(number64(words, at), number64(words, at + 2));
         return;
       }
       case abi.FUSE_INTERRUPT:
@@ -216,6 +216,14 @@ export class FuseSession {
     }
     if (typeof answer === "number") this.#reply(call, answer, this.#payload);
     else this.#park(call, answer);
+  }
+
+  #forget(node: number, lookups: number): void {
+    try {
+      this.#fs.forget(node, lookups);
+    } catch (error) {
+      this.#logger.error("a request failed by a bug", { request: "FORGET", node, cause: stackOf(error) });
+    }
   }
 
   #malformed(words: Uint32Array, received: number, problem: string): void {
@@ -369,7 +377,7 @@ export class FuseSession {
   }
 
   #bug(call: Call, error: unknown): number {
-    const cause = error instanceof Error ? error.stack : String(error);
+    const cause = stackOf(error);
     this.#logger.error("a request failed by a bug", {
       request: abi.opcodeName(call.opcode),
       unique: call.unique,
@@ -398,6 +406,10 @@ export class FuseSession {
   #newFrame(): Frame {
     return new Frame(this.#maxWriteBytes + frameMarginBytes);
   }
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
 function keep<T>(pool: T[], item: T, limit: number): void {

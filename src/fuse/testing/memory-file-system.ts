@@ -63,6 +63,12 @@ export class MemoryFileSystem implements fuse.FileSystem {
     return this.#attr(this.#node(id), out);
   }
 
+  statx(_: fuse.Request, id: NodeId, __: number | null, out: fuse.StatxOut): fuse.Answer {
+    const node = this.#node(id);
+    out.btime = node.born;
+    return this.#attr(node, out);
+  }
+
   setattr(_: fuse.Request, id: NodeId, change: fuse.SetAttrIn, out: fuse.AttrOut): fuse.Answer {
     const node = this.#node(id);
     const { attr } = node;

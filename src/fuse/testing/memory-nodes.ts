@@ -1,7 +1,7 @@
 /** Files and directories in memory, for `MemoryFileSystem`. */
 import type { ByteString } from "../../util/byte-string.ts";
 import { FileAttr } from "../../util/file-attr.ts";
-import type { NodeId } from "../filesystem.ts";
+import type { NodeId, TimeIn } from "../filesystem.ts";
 import { SparseData } from "./sparse-data.ts";
 
 export class MemoryNode {
@@ -10,6 +10,7 @@ export class MemoryNode {
   readonly xattrs = new Map<ByteString, Buffer>();
   readonly entries: MemoryDirectory | null;
   target: ByteString = "";
+  readonly born: TimeIn;
   lookups = 0;
   opens = 0;
 
@@ -19,6 +20,7 @@ export class MemoryNode {
     this.attr.nlink = directory ? 2 : 1;
     this.entries = directory ? new MemoryDirectory() : null;
     this.touch(true);
+    this.born = { seconds: this.attr.ctime, nsec: this.attr.ctimeNsec };
   }
 
   get id(): NodeId {
