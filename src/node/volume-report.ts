@@ -3,7 +3,14 @@ import type { NodeReport, ReplicatedVolume } from "../api/replicated-volume.ts";
 import type { VolumeStatus } from "../volume/protocol.ts";
 
 /** `status` null: the volume process does not answer. */
-export function reportOf(node: string, status: VolumeStatus | null, readOnly: boolean, nowMs: number): NodeReport {
+export function reportOf(
+  node: string,
+  status: VolumeStatus | null,
+  readOnly: boolean,
+  /** What else a person should know. */
+  problem: string | null,
+  nowMs: number,
+): NodeReport {
   const base = { name: node, reportedAt: new Date(nowMs).toISOString(), ...(readOnly ? { readOnly: true } : {}) };
   if (status === null)
     return { ...base, state: "Failed", message: "the volume process does not answer; it is started again by itself" };
@@ -11,6 +18,7 @@ export function reportOf(node: string, status: VolumeStatus | null, readOnly: bo
     ...base,
     state: status.state,
     epoch: status.epoch,
+    ...(problem === null ? {} : { message: problem.slice(0, 1024) }),
     replicas: status.replicas.map(({ name, state, reason, since, progress, lastError }) => ({
       name,
       state,

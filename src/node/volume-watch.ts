@@ -35,11 +35,14 @@ interface Watched {
   reported: NodeReport | null;
   readOnly: boolean;
   busy: boolean;
+  /** Why `spec.replicas` is not carried out, and when to try again. */
+  problem: { readonly message: string; readonly untilMs: number } | null;
   readonly informer: Informer<VolumeObject>;
 }
 
 const callTimeoutMs = 5_000;
 const changeTimeoutMs = 60_000;
+const changeRetryMs = 30_000;
 
 export class VolumeWatch {
   readonly #client: KubeClient;
@@ -112,7 +115,17 @@ export class VolumeWatch {
       fieldSelector: `metadata.name=${volume}`,
     });
     informer.start();
-    return { volume, directory, client: null, status: null, reported: null, readOnly, busy: false, informer };
+    return {
+      volume,
+      directory,
+      client: null,
+      status: null,
+      reported: null,
+      readOnly,
+      busy: false,
+      problem: null,
+      informer,
+    };
   }
 
   async #leave(volume: string): Promise<void> {
@@ -130,11 +143,17 @@ export class VolumeWatch {
     const { logger, facts } = this.#options;
     try {
       watched.status = await this.#ask(watched);
-      const report = reportOf(facts.node, watched.status, watched.readOnly, Date.now());
+      await this.#change(watched);
+      const report = reportOf(
+        facts.node,
+        watched.status,
+        watched.readOnly,
+        watched.problem?.message ?? null,
+        Date.now(),
+      );
       if (isWorthReporting(watched.reported, report, this.#options)) {
         if (await this.#apply(watched.volume, report)) watched.reported = report;
       }
-      await this.#change(watched);
     } catch (error) {
       logger.warn("cannot report on a volume", { volume: watched.volume, error });
     } finally {
@@ -165,14 +184,22 @@ export class VolumeWatch {
       return; // the controller says in the volume's status what is wrong with a new replica
     }
     const change = nextReplicaChange(wanted, configs, watched.status);
-    if (!change) return;
+    if (!change) watched.problem = null;
+    if (!change || performance.now() < (watched.problem?.untilMs ?? 0)) return;
     logger.info("replica change", { volume: watched.volume, change: change.kind, replica: change.name });
     const params =
       change.kind === "add" ? { replica: change.name, path: change.url, slow: change.slow } : { replica: change.name };
-    await watched.client.call(change.kind === "add" ? "replica.add" : "replica.remove", {
-      params,
-      timeoutMs: changeTimeoutMs,
-    });
+    try {
+      await watched.client.call(change.kind === "add" ? "replica.add" : "replica.remove", {
+        params,
+        timeoutMs: changeTimeoutMs,
+      });
+      watched.problem = null;
+    } catch (error) {
+      const message = `cannot ${change.kind} replica "${change.name}": ${errorText(error)}`;
+      logger.warn("replica change failed", { volume: watched.volume, error });
+      watched.problem = { message, untilMs: performance.now() + changeRetryMs };
+    }
   }
 
   /** Answers false when the volume is gone. */
