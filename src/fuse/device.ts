@@ -61,7 +61,7 @@ export function mountDevice(request: MountRequest): void {
     [ENOTDIR]: "the mount point must be a directory",
     [ENODEV]: "the kernel has no FUSE: load its module (modprobe fuse)",
     [ENOTCONN]: `a dead mount is there: umount -l ${mountpoint}`,
-    [EINVAL]: "the device is mounted already, or the kernel does not know an option",
+    [EINVAL]: "the descriptor is not of /dev/fuse, or the kernel does not know an option",
   };
   throw new FuseMountError(
     `Cannot mount on ${mountpoint}: ${errnoName(result)}; ${hint[-result] ?? "see dmesg"}`,
