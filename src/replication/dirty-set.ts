@@ -74,6 +74,13 @@ export class DirtySet {
   readonly target: Origin = new TargetPlace<DirtyNode>(null, "");
   readonly #maxNodes: number;
   #size = 0;
+  /**
+   * May a mark below a TREE that has not begun be left out? Not while a resync runs: a change that is still under way
+   * would happen behind its back. So a resync waits for the changes under way when it has set this to false.
+   */
+  absorbs = true;
+  /** Marks were given up for a TREE although `absorbs` is false: a resync has to wait once more. */
+  mustDrain = false;
 
   constructor(options: { readonly maxNodes?: number } = {}) {
     this.#maxNodes = options.maxNodes ?? 100_000;
@@ -199,9 +206,10 @@ export class DirtySet {
     for (;;) {
       if ((node.flags & ENTRY) !== 0) return node;
       if ((node.flags & (TREE | SCAN)) !== 0 && node.cursor === null) return node;
-      const first = node.children?.values().next().value;
-      if (first === undefined) return node.hasMarks ? node : null;
-      node = first;
+      // Of a walk, the name that it has come to; the others are not in reach yet, or can wait.
+      const child = node.cursor === null ? node.children?.values().next().value : node.children?.get(node.cursor);
+      if (child === undefined) return node.hasMarks ? node : null;
+      node = child;
     }
   }
 
@@ -243,11 +251,17 @@ export class DirtySet {
     this.#prune(node);
   }
 
+  /** It is no directory: what is marked below it was never there, or is gone. */
+  clearBelow(node: DirtyNode): void {
+    this.#dropChildren(node);
+    this.#prune(node);
+  }
+
   /** Makes a node of its own for one name that a walk has reached. The walk must have passed it. */
   found(directory: DirtyNode, name: ByteString, flags: number): DirtyNode {
     const node = this.#child(directory, name);
-    if ((flags & TREE) !== 0) this.#becomeTree(node);
     node.flags |= flags;
+    if ((flags & (TREE | SCAN)) !== 0) node.cursor = null;
     return node;
   }
 
@@ -374,11 +388,15 @@ export class DirtySet {
   #mark(directory: Path, name?: ByteString): DirtyNode | null {
     let node = this.root;
     for (const part of directory) {
-      if ((node.flags & TREE) !== 0 && node.cursor === null) return null;
+      if (this.#swallows(node)) return null;
       node = this.#child(node, part);
     }
-    if ((node.flags & TREE) !== 0 && node.cursor === null) return null;
+    if (this.#swallows(node)) return null;
     return name === undefined ? node : this.#child(node, name);
+  }
+
+  #swallows(node: DirtyNode): boolean {
+    return this.absorbs && (node.flags & TREE) !== 0 && node.cursor === null;
   }
 
   #child(node: DirtyNode, name: ByteString): DirtyNode {
@@ -392,11 +410,13 @@ export class DirtySet {
     return child;
   }
 
-  #becomeTree(node: DirtyNode): void {
-    this.#dropChildren(node);
+  #becomeTree(node: DirtyNode, collapse = this.absorbs): void {
     node.flags = (node.flags & ENTRY) | TREE | ATTRIBUTES;
     node.cursor = null;
+    if (!collapse) return;
+    this.#dropChildren(node);
     node.ranges = null;
+    this.mustDrain = !this.absorbs;
   }
 
   /** Takes the marks of an object out of its place, with where the replica has it. */
@@ -481,7 +501,7 @@ export class DirtySet {
         if (heaviest === null || (counts.get(heaviest) ?? 0) <= this.#size / 2) break;
         node = heaviest;
       }
-      this.#becomeTree(node);
+      this.#becomeTree(node, true);
     }
   }
 

@@ -12,7 +12,7 @@ import { DirtySet } from "./dirty-set.ts";
 import { markIntents } from "./intent-dirty.ts";
 import type { IntentRecord } from "./intent-record.ts";
 import { hasNoPlace, pathOf } from "./node-path.ts";
-import type { Place, TreeNode } from "./tree.ts";
+import type { TreeNode } from "./tree.ts";
 
 /** What is known of the time before a replica left. */
 export type MissedFrom =
@@ -86,19 +86,20 @@ export class MissedChangesLog implements MissedChanges {
 
   data(node: TreeNode, start: number, end: number): void {
     if (hasNoPlace(node)) return;
-    const path = pathOf(node);
-    for (const left of this.#replicas.values()) {
-      if (left.syncing && !this.#isRangeDirty(left, node, start, end)) continue;
-      left.set.data(path, start, end);
+    const paths = pathsOf(node);
+    for (const { set, syncing } of this.#replicas.values()) {
+      if (syncing && !paths.some((path) => set.isRangeDirty(path, start, end))) continue;
+      // Under all its names, since a resync may have one of them behind it and another before it.
+      for (const path of paths) set.data(path, start, end);
     }
   }
 
   attributes(node: TreeNode): void {
     if (hasNoPlace(node)) return;
-    const path = pathOf(node);
-    for (const left of this.#replicas.values()) {
-      if (left.syncing && !this.#isDirty(left, node)) continue;
-      left.set.attributes(path);
+    const paths = pathsOf(node);
+    for (const { set, syncing } of this.#replicas.values()) {
+      if (syncing && !paths.some((path) => set.isDirty(path))) continue;
+      for (const path of paths) set.attributes(path);
     }
   }
 
@@ -121,13 +122,15 @@ export class MissedChangesLog implements MissedChanges {
 
   follows(replica: number, node: TreeNode): boolean {
     const left = this.#replicas.get(replica);
-    return left?.syncing === true && !hasNoPlace(node) && !this.#isDirty(left, node);
+    if (left?.syncing !== true || hasNoPlace(node)) return false;
+    return !pathsOf(node).some((path) => left.set.isDirty(path));
   }
 
   /** Like `follows`, for a write or punch of these bytes, which goes there although others of the file are not repaired. */
   followsData(replica: number, node: TreeNode, start: number, end: number): boolean {
     const left = this.#replicas.get(replica);
-    return left?.syncing === true && !hasNoPlace(node) && !this.#isRangeDirty(left, node, start, end);
+    if (left?.syncing !== true || hasNoPlace(node)) return false;
+    return !pathsOf(node).some((path) => left.set.isRangeDirty(path, start, end));
   }
 
   followsEntry(replica: number, directory: TreeNode, name: ByteString): boolean {
@@ -147,20 +150,11 @@ export class MissedChangesLog implements MissedChanges {
     else again();
     this.#onFailed(replica, errno);
   }
-
-  /** A file with several names is dirty if any of them is. */
-  #isDirty(left: LeftBehind, node: TreeNode): boolean {
-    return (
-      left.set.isDirty(pathOf(node)) || (node.aliases?.some((place) => left.set.isDirty(placePath(place))) ?? false)
-    );
-  }
-
-  #isRangeDirty(left: LeftBehind, node: TreeNode, start: number, end: number): boolean {
-    const dirty = (path: readonly ByteString[]): boolean => left.set.isRangeDirty(path, start, end);
-    return dirty(pathOf(node)) || (node.aliases?.some((place) => dirty(placePath(place))) ?? false);
-  }
 }
 
-function placePath(place: Place): ByteString[] {
-  return [...pathOf(place.parent), place.name];
+/** All names of a file: it is dirty if any of them is. */
+function pathsOf(node: TreeNode): ByteString[][] {
+  const paths = [pathOf(node)];
+  for (const { parent, name } of node.aliases ?? []) if (!hasNoPlace(parent)) paths.push([...pathOf(parent), name]);
+  return paths;
 }

@@ -15,12 +15,19 @@ export interface OpenCopy extends Copy {
   readonly handle: ReplicaHandle;
 }
 
-/** Makes bytes [start, end) alike, up to the source's end. Answers how many bytes were written. */
-export async function copyBytes(source: OpenCopy, target: OpenCopy, start: number, end: number): Promise<number> {
+/** Makes bytes [start, end) alike, up to the source's size. Answers how many bytes were written. */
+export async function copyBytes(
+  source: OpenCopy,
+  target: OpenCopy,
+  start: number,
+  end: number,
+  sizeBytes: number,
+): Promise<number> {
   let written = 0;
-  for await (const segment of segmentsOf(source, source.handle, start, end)) {
+  for await (const segment of segmentsOf(source, source.handle, start, Math.min(end, sizeBytes))) {
     if (segment.isData) written += await copyData(source, target, segment.start, segment.end);
-    else await makeHole(target, segment.start, segment.end);
+    // A hole at the end takes the last block whole: only then is it freed.
+    else await makeHole(target, segment.start, segment.end, segment.end === sizeBytes);
   }
   return written;
 }
@@ -72,12 +79,14 @@ async function writeDifferent(
   return written;
 }
 
-async function makeHole(target: OpenCopy, start: number, end: number): Promise<void> {
+/** Frees what the target has there: in one go up to the end, also past its own, so that whole blocks are freed. */
+async function makeHole(target: OpenCopy, start: number, end: number, isLast: boolean): Promise<void> {
+  const stop = isLast ? Math.ceil(end / blockBytes) * blockBytes : end;
   for await (const segment of segmentsOf(target, target.handle, start, end)) {
     if (!segment.isData) continue;
-    const length = segment.end - segment.start;
-    const punched = await target.replica.fallocate(target.handle, PUNCH_HOLE_KEEP_SIZE, segment.start, length);
-    if (punched >= 0) continue;
+    const { replica, handle } = target;
+    const punched = await replica.fallocate(handle, PUNCH_HOLE_KEEP_SIZE, segment.start, stop - segment.start);
+    if (punched >= 0) return;
     if (punched !== -EOPNOTSUPP) await must(target, "punch a hole in", punched);
     await zeroWhereNeeded(target, segment.start, segment.end);
   }

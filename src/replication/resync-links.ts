@@ -8,13 +8,19 @@ import type { TreeNode } from "./tree.ts";
 interface Known {
   readonly node: TreeNode;
   targetIno: number;
-  /** Names that the source has for it, and how many of them have been met. */
-  names: number;
   readonly met: Set<string>;
+  /** Of the source, when the first name was met. */
+  readonly ctime: number;
+  readonly ctimeNsec: number;
+  readonly metAtMs: number;
 }
+
+/** A change in the same tick of a file system's clock could not be seen. */
+const settledAfterMs = 15_000;
 
 export class LinkTable {
   readonly #bySource = new Map<number, Known>();
+  /** Kept when all names were met: another file of the source must not be written to the same inode. */
   readonly #byTarget = new Map<number, number>();
   /** Inodes of the target that were changed or lost a name: other names of them may be stale. */
   readonly suspects = new Map<number, number>();
@@ -30,6 +36,13 @@ export class LinkTable {
     return this.#bySource.get(sourceIno) ?? null;
   }
 
+  /** Has the source's file been the same since its first name was met? Its contents were looked at after that. */
+  isUnchanged(source: FileAttr): boolean {
+    const known = this.#bySource.get(source.ino);
+    if (known === undefined || known.ctime !== source.ctime || known.ctimeNsec !== source.ctimeNsec) return false;
+    return known.metAtMs - known.ctime * 1000 > settledAfterMs;
+  }
+
   /** Does the target's inode stand for another one of the source? */
   isTaken(targetIno: number, sourceIno: number): boolean {
     const owner = this.#byTarget.get(targetIno);
@@ -40,20 +53,19 @@ export class LinkTable {
   met(node: TreeNode, path: string, source: FileAttr, targetIno: number): void {
     let known = this.#bySource.get(source.ino);
     if (known === undefined) {
-      known = { node, targetIno, names: source.nlink, met: new Set() };
+      const { ctime, ctimeNsec } = source;
+      known = { node, targetIno, met: new Set(), ctime, ctimeNsec, metAtMs: Date.now() };
       this.#bySource.set(source.ino, known);
       this.#byTarget.set(targetIno, source.ino);
     } else this.#release(node);
-    known.names = source.nlink;
     known.met.add(path);
-    if (known.met.size >= known.names) this.forget(source.ino);
+    if (known.met.size >= source.nlink) this.forget(source.ino);
   }
 
   forget(sourceIno: number): void {
     const known = this.#bySource.get(sourceIno);
     if (known === undefined) return;
     this.#bySource.delete(sourceIno);
-    this.#byTarget.delete(known.targetIno);
     this.#release(known.node);
   }
 
@@ -72,6 +84,7 @@ export class LinkTable {
 
   clear(): void {
     for (const ino of [...this.#bySource.keys()]) this.forget(ino);
+    this.#byTarget.clear();
     this.suspects.clear();
   }
 }

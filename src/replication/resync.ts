@@ -43,6 +43,7 @@ import type { Tree, TreeNode } from "./tree.ts";
 
 /** How much of a file is locked at a time. */
 const unitBytes = 512 * 1024;
+const blockBytes = 4096;
 const maxRetries = 50;
 const ORPHANS = "orphans";
 const PARKING = "resync";
@@ -86,6 +87,14 @@ export interface ResyncResult {
 interface Listing {
   readonly names: readonly ByteString[];
   index: number;
+}
+
+/** Where the replica has a file that is to get one more name. */
+interface KnownName {
+  readonly place: Origin;
+  readonly ino: number;
+  /** Nothing is marked for it. */
+  readonly isClean: boolean;
 }
 
 /** A step met something that has changed meanwhile: look again. */
@@ -143,10 +152,15 @@ export class Resync {
     this.#isFull = (this.#set.root.flags & TREE) !== 0;
     await this.#estimateWork();
     await this.#clearParking();
+    this.#set.absorbs = false;
+    this.#set.mustDrain = true;
     missed.setSyncing(this.#index, true);
     try {
       for (;;) {
-        while (!this.#set.isEmpty) await this.#step();
+        while (!this.#set.isEmpty) {
+          if (this.#set.mustDrain) await this.#drain();
+          await this.#step();
+        }
         if (await this.#findLinks()) continue;
         await this.#clearParking();
         await must(this.#copy(rootObject), "flush", this.#target.sync());
@@ -156,9 +170,16 @@ export class Resync {
       missed.setSyncing(this.#index, false);
       throw error;
     } finally {
+      this.#set.absorbs = true;
       this.#links.clear();
       this.#listings.clear();
     }
+  }
+
+  /** Changes that are under way may not be marked by name: they end before anything is looked at. */
+  async #drain(): Promise<void> {
+    this.#set.mustDrain = false;
+    await this.#deps.barrier(async () => {});
   }
 
   /** Lets the replica in if nothing is left to do while no change is under way. */
@@ -291,6 +312,9 @@ export class Resync {
       this.#set.clearAll(node);
       return;
     }
+    if (!isDirectory(wanted.mode)) this.#set.clearBelow(node);
+    const { claimant } = place.child(name);
+    if (claimant !== null && claimant !== node) await this.#remove(place.child(name));
     const there = await attributesOf(this.#copy(place.child(name)));
     const origin = node.origin;
     if (origin !== null) {
@@ -378,26 +402,29 @@ export class Resync {
       const at = this.#copy(place.child(node.name));
       await must(at, "link", this.#target.link(known.place, place, node.name, null));
     }
+    // Contents belong to the file, and were seen to under its other name, or are marked there.
+    const isSeenTo = (node.flags & TREE) === 0 || known.isClean || this.#links.isUnchanged(wanted);
     await this.#note(path, wanted, place.child(node.name));
-    // Contents belong to the file: marks of its other names take care of them.
     node.flags |= ATTRIBUTES;
-    this.#set.clearFlags(node, ENTRY | TREE | SCAN);
+    this.#set.clearFlags(node, TREE | SCAN);
+    if (!isSeenTo) this.#set.data(path, 0, Number.POSITIVE_INFINITY);
+    this.#set.clearFlags(node, ENTRY);
     return true;
   }
 
   /** A name of the source's inode that was met before. */
-  async #knownName(wanted: FileAttr): Promise<{ readonly place: Origin; readonly ino: number } | null> {
+  async #knownName(wanted: FileAttr): Promise<KnownName | null> {
     const known = this.#links.find(wanted.ino);
     if (known === null) return null;
     const place = hasNoPlace(known.node) ? null : this.#set.placeOf(pathOf(known.node));
     const attr = place === null ? null : await attributesOf(this.#copy(place));
-    if (place !== null && attr?.ino === known.targetIno) return { place, ino: attr.ino };
+    if (place !== null && attr?.ino === known.targetIno) return { place, ino: attr.ino, isClean: false };
     this.#links.forget(wanted.ino);
     return null;
   }
 
   /** The volume may know the file by another name that is clean. */
-  async #knownAlias(path: Path, wanted: FileAttr): Promise<{ readonly place: Origin; readonly ino: number } | null> {
+  async #knownAlias(path: Path, wanted: FileAttr): Promise<KnownName | null> {
     const node = this.#pin(path);
     try {
       const names = [{ parent: node.parent, name: node.name }, ...(node.aliases ?? [])];
@@ -407,7 +434,7 @@ export class Resync {
         if (samePath(other, path) || this.#set.isEntryDirty(other.slice(0, -1), name)) continue;
         const place = this.#set.placeOf(other);
         const attr = place === null ? null : await attributesOf(this.#copy(place));
-        if (place !== null && attr !== null && isSameType(attr, wanted)) return { place, ino: attr.ino };
+        if (place !== null && attr !== null && isSameType(attr, wanted)) return { place, ino: attr.ino, isClean: true };
       }
       return null;
     } finally {
@@ -426,7 +453,8 @@ export class Resync {
     if (!isSameType(wanted, there)) return false;
     if (isDirectory(wanted.mode)) return true;
     if (this.#links.isTaken(there.ino, wanted.ino)) return false;
-    if (isRegular(wanted.mode)) return wanted.nlink > 1 || there.nlink === 1 || this.#isFull;
+    // What is written to one of several names would be written to all.
+    if (isRegular(wanted.mode)) return wanted.nlink > 1 || there.nlink === 1;
     if ((wanted.mode & S_IFMT) === S_IFLNK) return (await readLink(source)) === (await readLink(target));
     const isDevice = (wanted.mode & S_IFMT) === S_IFCHR || (wanted.mode & S_IFMT) === S_IFBLK;
     return !isDevice || wanted.rdev === there.rdev;
@@ -570,6 +598,7 @@ export class Resync {
 
   /** A file, or something else that is no directory, of which nothing is known. */
   async #look(node: DirtyNode, path: Path, from: Copy, wanted: FileAttr, place: Origin, source: number): Promise<void> {
+    this.#set.clearBelow(node);
     const there = await attributesOf(this.#copy(place));
     if (there === null || !isSameType(wanted, there)) {
       this.#set.entry(path.slice(0, -1), node.name);
@@ -653,9 +682,13 @@ export class Resync {
           if (file.detached || !this.#set.holds(node)) return;
           await must(from, "read attributes of", from.replica.fgetattr(from.handle, attr));
           if (start < attr.size) {
-            bytes = await copyBytes(from, target, start, Math.min(end, attr.size));
+            bytes = await copyBytes(from, target, start, end, attr.size);
             this.#set.clearData(node, start, end);
-          } else this.#set.clearData(node, start, range[1]); // its size says the rest
+          } else {
+            // Cut off since; a write behind the end may have made a hole before it to data.
+            bytes = await copyBytes(from, target, attr.size - (attr.size % blockBytes), attr.size, attr.size);
+            this.#set.clearData(node, start, range[1]);
+          }
         } finally {
           lock.release();
         }

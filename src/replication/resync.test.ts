@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { describeDisk, MemoryDisk } from "../replica/testing/memory-disk.ts";
+import { seeded } from "../replica/testing/random.ts";
+import { Resync } from "./resync.ts";
+import { randomOperation } from "./testing/history.ts";
+import { TestVolume } from "./testing/test-volume.ts";
+import { Throttle } from "./throttle.ts";
+
+const seeds = Number(process.env["CHIRON_TEST_RUNS"] ?? 300);
+const firstSeed = Number(process.env["CHIRON_TEST_SEED"] ?? 1);
+
+async function resync(volume: TestVolume, index: number): Promise<{ entries: number; bytesWritten: number }> {
+  volume.membership.startSync(index);
+  const throttle = new Throttle();
+  return await new Resync(volume.resyncDeps, index, { throttle, signal: new AbortController().signal }).run();
+}
+
+async function rejoined(volume: TestVolume): Promise<void> {
+  await volume.settle();
+  const [first, ...others] = volume.disks;
+  for (const disk of others) assert.deepEqual(describeDisk(disk as MemoryDisk), describeDisk(first as MemoryDisk));
+}
+
+test("after any history with one replica out, a resync makes the trees equal", async () => {
+  for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
+    const choose = seeded(seed);
+    const volume = await TestVolume.open([new MemoryDisk(), new MemoryDisk()]);
+    const done: string[] = [];
+    const some = async (): Promise<void> => {
+      for (let i = choose(30); i > 0; i--) {
+        const operation = randomOperation(choose);
+        const result = await volume.run(operation);
+        if (result >= 0) done.push(JSON.stringify(operation));
+      }
+    };
+    try {
+      await some();
+      if (choose(2) === 0) await volume.intents.checkpoint();
+      await some();
+      done.push("out");
+      volume.membership.expel([1]);
+      await some();
+      done.push("resync");
+      await resync(volume, 1);
+      done.push("in");
+      await rejoined(volume);
+      await some();
+      await rejoined(volume);
+    } catch (error) {
+      throw new Error(`Seed ${seed}:\n${done.join("\n")}`, { cause: error });
+    }
+  }
+});
