@@ -214,6 +214,7 @@ export class Holder {
     }
     const elsewhere = result === -EINVAL || result === -ENOENT; // somebody else took it out of the tree
     if (result < 0 && !elsewhere) throw new FailureError("busy", `Cannot unmount ${mountpoint}: ${errnoName(-result)}`);
+    if ((this.#phase as Phase) === "ended") return "ended"; // the volume process was quicker than this call
     this.#enter("unmounting");
     this.#deps.onState("detached", this.#volumeId, this.#config);
     this.#startNow();
