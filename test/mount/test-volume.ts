@@ -1,0 +1,140 @@
+/** A volume mounted as a user mounts it, by `chiron mount`, over replicas that a test can break. */
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { VolumeStatus } from "../../src/replication/model.ts";
+import { checkout, chiron, eventually, must, type Ran, run } from "./command.ts";
+import { type Disk, directoryDisk } from "./disk.ts";
+
+export interface TestVolumeOptions {
+  /** What each replica lies on; two plain directories by default. */
+  readonly disks?: readonly ((base: string, name: string) => Disk | Promise<Disk>)[];
+  /** More arguments of `chiron mount`. */
+  readonly args?: readonly string[];
+  /** Appended to each replica's path, like "?run=threads". */
+  readonly suffix?: string;
+}
+
+const names = ["a", "b", "c", "d"];
+
+export class TestVolume implements AsyncDisposable {
+  readonly base: string;
+  readonly mountpoint: string;
+  readonly disks: Disk[] = [];
+  readonly #options: TestVolumeOptions;
+
+  private constructor(base: string, options: TestVolumeOptions) {
+    this.base = base;
+    this.mountpoint = join(base, "mnt");
+    this.#options = options;
+  }
+
+  static async start(options: TestVolumeOptions = {}): Promise<TestVolume> {
+    const volume = new TestVolume(mkdtempSync(join(tmpdir(), "chiron-test-")), options);
+    try {
+      mkdirSync(volume.mountpoint);
+      for (const [index, make] of (options.disks ?? [directoryDisk, directoryDisk]).entries()) {
+        volume.disks.push(await make(volume.base, names[index] as string));
+      }
+      await volume.mount();
+      return volume;
+    } catch (error) {
+      await volume[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  disk(index: number): Disk {
+    return this.disks[index] as Disk;
+  }
+
+  /** `chiron mount` with these replicas; throws if it fails. */
+  async mount(...more: string[]): Promise<void> {
+    const { status, out, err } = await this.tryMount(...more);
+    if (status !== 0) throw new Error(`chiron mount: status ${status}\n${out}${err}\n${this.log()}`);
+  }
+
+  tryMount(...more: string[]): Promise<Ran> {
+    const replicas = this.disks.flatMap((disk) => [
+      "--replica",
+      `${disk.name}=${disk.path}${this.#options.suffix ?? ""}`,
+    ]);
+    const own = ["--volume", "test", "--log", join(this.base, "log"), ...(this.#options.args ?? [])];
+    return run(chiron, ["mount", ...replicas, ...own, ...more, this.mountpoint], { timeoutMs: 120_000 });
+  }
+
+  chiron(...args: string[]): Promise<Ran> {
+    return run(chiron, args, { timeoutMs: 300_000 });
+  }
+
+  async status(): Promise<VolumeStatus> {
+    const { out, err } = await run(chiron, ["status", "--json", this.mountpoint]);
+    try {
+      return JSON.parse(out) as VolumeStatus;
+    } catch {
+      throw new Error(`chiron status says: ${out}${err}`);
+    }
+  }
+
+  /** Waits until the status says so. */
+  async until(what: string, holds: (status: VolumeStatus) => boolean, timeoutMs = 120_000): Promise<VolumeStatus> {
+    let last = "";
+    return eventually(
+      what,
+      async () => {
+        try {
+          const status = await this.status();
+          last = JSON.stringify(status);
+          return holds(status) ? status : null;
+        } catch (error) {
+          last = String(error); // no answer while its process is replaced
+          return null;
+        }
+      },
+      timeoutMs,
+    ).catch((error: Error) => {
+      throw new Error(`${error.message}\n${last}\n${this.log()}`);
+    });
+  }
+
+  healthy(): Promise<VolumeStatus> {
+    return this.until("all replicas are in sync", (status) => status.state === "Healthy", 240_000);
+  }
+
+  lost(name: string): Promise<VolumeStatus> {
+    return this.until(`replica ${name} is left behind`, ({ replicas }) =>
+      replicas.some((replica) => replica.name === name && replica.state !== "InSync"),
+    );
+  }
+
+  async unmount(): Promise<void> {
+    await must(chiron, ["unmount", this.mountpoint], { timeoutMs: 120_000 });
+  }
+
+  /** The replicas' trees are equal: said by a program that shares no code with the volume. */
+  async assertEqual(...options: string[]): Promise<void> {
+    const program = join(checkout, "test/trees-equal.py");
+    const { status, out, err } = await run("python3", [program, ...options, ...this.disks.map((disk) => disk.path)], {
+      timeoutMs: 300_000,
+    });
+    assert.equal(status, 0, `${out}${err}\n${this.log()}`);
+  }
+
+  /** The end of the log of holder and volume process. */
+  log(lines = 40): string {
+    try {
+      return readFileSync(join(this.base, "log"), "utf8").trimEnd().split("\n").slice(-lines).join("\n");
+    } catch {
+      return "(no log)";
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const disk of this.disks) await disk.letGo();
+    const unmounted = await run(chiron, ["unmount", this.mountpoint], { timeoutMs: 30_000 });
+    if (unmounted.status !== 0) await run("umount", ["-l", this.mountpoint]);
+    for (const disk of this.disks) await disk.dispose();
+    rmSync(this.base, { recursive: true, force: true });
+  }
+}
