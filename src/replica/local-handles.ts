@@ -10,6 +10,7 @@ const handlesPerConnection = 2 ** 24;
 
 export class LocalHandles {
   readonly #close: (fd: number) => number;
+  readonly #onUnderWay: (calls: number) => void;
   /** The first handle of this connection; Infinity while there is none, so that no handle passes. */
   #base = Number.POSITIVE_INFINITY;
   #connections = 0;
@@ -20,8 +21,10 @@ export class LocalHandles {
   #underWay = 0;
   #settled: (() => void)[] = [];
 
-  constructor(close: (fd: number) => number) {
+  /** `onUnderWay` hears how many calls are running on threads, whenever that changes. */
+  constructor(close: (fd: number) => number, onUnderWay: (calls: number) => void = () => {}) {
     this.#close = close;
+    this.#onUnderWay = onUnderWay;
   }
 
   connected(): void {
@@ -72,7 +75,7 @@ export class LocalHandles {
 
   /** Counts a call that uses these descriptors (-1: none) until it has ended. */
   async during<T>(call: Promise<T>, fd: number, other = fd): Promise<T> {
-    this.#underWay++;
+    this.#onUnderWay(++this.#underWay);
     this.#acquire(fd);
     if (other !== fd) this.#acquire(other);
     try {
@@ -80,7 +83,8 @@ export class LocalHandles {
     } finally {
       this.#release(fd);
       if (other !== fd) this.#release(other);
-      if (--this.#underWay === 0) for (const resolve of this.#settled.splice(0)) resolve();
+      this.#onUnderWay(--this.#underWay);
+      if (this.#underWay === 0) for (const resolve of this.#settled.splice(0)) resolve();
     }
   }
 

@@ -40,6 +40,8 @@ export interface LocalReplicaOptions {
   readonly busy?: Int32Array;
   /** False: threads even where io_uring works. */
   readonly ioUring?: boolean;
+  /** Hears how many calls run off the loop: they outlive the process if they hang in the kernel. */
+  readonly onThreadCalls?: (calls: number) => void;
   readonly maxThreads?: number;
   /** Threads without work end after this time. */
   readonly threadIdleMs?: number;
@@ -55,13 +57,14 @@ export class LocalReplica implements Replica {
   readonly #disk: LocalDiskCalls;
   #tree = new LocalTree(-ENOTCONN);
   #root: LocalRoot | null = null;
-  readonly #handles = new LocalHandles(close);
+  readonly #handles: LocalHandles;
   #inMemory = true;
   #canTellCold = true;
 
   constructor(options: LocalReplicaOptions) {
     this.name = options.name;
     this.url = options.path;
+    this.#handles = new LocalHandles(close, options.onThreadCalls);
     this.#busy = options.busy ?? new Int32Array(1);
     this.#disk = new LocalDiskCalls({
       ioUring: options.ioUring ?? true,

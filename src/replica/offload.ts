@@ -32,6 +32,8 @@ import { Threads } from "./threads.ts";
 export interface OffloadedReplicaOptions {
   readonly name: string;
   readonly path: string;
+  /** Hears how many calls run off the loop: they outlive the process if they hang in the kernel. */
+  readonly onThreadCalls?: (calls: number) => void;
   readonly maxThreads?: number;
   readonly threadIdleMs?: number;
 }
@@ -74,7 +76,7 @@ export class OffloadedReplica implements Replica {
     this.#handles = new LocalHandles((fd) => {
       void this.#ask("close", [[fd]]);
       return 0;
-    });
+    }, options.onThreadCalls);
   }
 
   async connect({ signal }: { readonly signal: AbortSignal }): Promise<void> {
