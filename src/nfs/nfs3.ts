@@ -411,9 +411,7 @@ export class Nfs3 implements NfsProtocol {
           wire.readPostOp(reader, null);
           reader.u32();
           result.endOfFile = reader.bool();
-          const data = reader.opaque(into.length);
-          into.set(data);
-          return data.length;
+          return reader.opaqueInto(into);
         },
       ),
     );

@@ -503,9 +503,7 @@ export class Nfs4 implements NfsProtocol {
           const status = results.pass(Op.putfh, Op.read);
           if (status < 0) return status;
           result.endOfFile = results.reader.bool();
-          const data = results.reader.opaque(into.length);
-          into.set(data);
-          return data.length;
+          return results.reader.opaqueInto(into);
         },
       ),
     );

@@ -15,9 +15,9 @@ import { ENOTCONN, EPROTO, ETIMEDOUT } from "../util/errno.ts";
 import { type DialTarget, dial } from "./dial.ts";
 import { type Credential, RpcCall, readReplyHeader } from "./rpc-message.ts";
 import { RecordReader } from "./rpc-record.ts";
-import { XdrError, XdrReader } from "./xdr.ts";
+import { type Rest, XdrError, XdrReader } from "./xdr.ts";
 
-/** Reads the results, at once; what it answers is the call's answer. */
+/** Reads the results, at once; what it answers is the call's answer. May run twice for one large answer. */
 export type Decode = (results: XdrReader, resent: boolean) => number;
 
 export interface RpcClientOptions {
@@ -100,6 +100,8 @@ export class RpcClient {
   #corked = false;
   #receivedAt = 0;
   #records: RecordReader | null = null;
+  /** The call whose answer is being received right into its buffer. */
+  #arriving: { readonly call: PendingCall; readonly result: number } | null = null;
   readonly #closing = new AbortController();
 
   constructor(options: RpcClientOptions) {
@@ -215,19 +217,43 @@ export class RpcClient {
     const reader = new XdrReader(record);
     const call = this.#pending.get(reader.u32());
     if (call === undefined) return; // the answer of a call that was given up, or a second one
-    let result: number;
+    this.#answer(call, this.#decode(call, reader) ?? -EPROTO);
+  }
+
+  /** null if the message is cut short, or nonsense. */
+  #decode(call: PendingCall, reader: XdrReader): number | null {
     try {
-      result = readReplyHeader(reader);
-      if (result === 0) result = call.decode(reader, call.sends > 1);
+      const header = readReplyHeader(reader);
+      return header < 0 ? header : call.decode(reader, call.sends > 1);
     } catch (error) {
       if (!(error instanceof XdrError)) throw error;
-      result = -EPROTO;
+      return null;
     }
-    this.#answer(call, result);
+  }
+
+  /** The beginning of a large answer: if it ends in data, these go straight to the buffer of the call. */
+  #begins(start: Buffer, totalBytes: number): Rest | null {
+    if (start.length < 4) return null;
+    const reader = new XdrReader(start, totalBytes);
+    const call = this.#pending.get(reader.u32());
+    const result = call === undefined ? null : this.#decode(call, reader);
+    if (call === undefined || result === null || reader.rest === null) return null;
+    this.#arriving = { call, result };
+    return reader.rest;
+  }
+
+  #ends(): void {
+    const arriving = this.#arriving;
+    this.#arriving = null;
+    if (arriving !== null) this.#answer(arriving.call, arriving.result);
   }
 
   #answer(call: PendingCall, result: number): void {
     if (!this.#pending.delete(call.xid)) return;
+    if (this.#arriving?.call === call) {
+      this.#records?.abandon();
+      this.#arriving = null;
+    }
     if (call.inFlight) {
       call.inFlight = false;
       this.#inFlight--;
@@ -276,7 +302,11 @@ export class RpcClient {
     this.#localPort = socket.localPort ?? 0;
     this.#corked = false;
     this.#receivedAt = performance.now();
-    this.#records = new RecordReader((record) => this.#received(record), maxRecordBytes);
+    this.#arriving = null;
+    this.#records = new RecordReader((record) => this.#received(record), maxRecordBytes, {
+      begin: (start, totalBytes) => this.#begins(start, totalBytes),
+      end: () => this.#ends(),
+    });
     this.#state = { kind: "open", socket, gated: again };
     socket.on("error", () => {}); // "close" follows
     socket.once("close", () => this.#lost(socket));

@@ -95,6 +95,58 @@ describe("record marking", () => {
     }
   });
 
+  test("the data of a large record go straight to their place, however the stream is cut", () => {
+    const data = Buffer.from(Array.from({ length: 40_001 }, (_, i) => i % 251));
+    const large = record(Buffer.concat(new XdrWriter().u32(7).opaque(data).finish()));
+    const all = Buffer.concat([record(Buffer.from("before")), large, large, record(Buffer.from("after"))]);
+    for (const size of [1, 3, 4, 7, 8, 9, 1_000, 16_383, 40_010, 65_536, all.length]) {
+      const seen: string[] = [];
+      let into = Buffer.alloc(data.length);
+      const whole = (bytes: Buffer) => {
+        if (bytes.length < 100) return void seen.push(bytes.toString("latin1"));
+        const reader = new XdrReader(bytes);
+        reader.u32();
+        assert.equal(reader.opaqueInto(into), data.length);
+        assert.equal(reader.rest, null);
+        end();
+      };
+      const end = () => {
+        assert.ok(into.equals(data));
+        into = Buffer.alloc(data.length);
+        seen.push("data");
+      };
+      const begin = (start: Buffer, totalBytes: number) => {
+        assert.equal(totalBytes, 4 + 4 + 40_004);
+        if (start.length < 8) return null;
+        const reader = new XdrReader(start, totalBytes);
+        reader.u32();
+        assert.equal(reader.opaqueInto(into), data.length);
+        return reader.rest;
+      };
+      const reader = new RecordReader(whole, 100_000, { begin, end });
+      for (let at = 0; at < all.length; at += size) reader.push(all.subarray(at, at + size));
+      assert.deepEqual(seen, ["before", "data", "data", "after"], `in pieces of ${size}`);
+    }
+  });
+
+  test("a place that was abandoned is not touched any more, and the next record is found", () => {
+    const large = record(Buffer.concat(new XdrWriter().opaque(Buffer.alloc(40_000, 1)).finish()));
+    const into = Buffer.alloc(40_000);
+    const seen: string[] = [];
+    const begin = (start: Buffer, totalBytes: number) => {
+      const reader = new XdrReader(start, totalBytes);
+      reader.opaqueInto(into);
+      return reader.rest;
+    };
+    const reader = new RecordReader((bytes) => seen.push(bytes.toString("latin1")), 100_000, { begin, end: () => {} });
+    reader.push(large.subarray(0, 1_000));
+    reader.abandon();
+    into.fill(0);
+    reader.push(Buffer.concat([large.subarray(1_000), record(Buffer.from("next"))]));
+    assert.ok(into.every((byte) => byte === 0));
+    assert.deepEqual(seen, ["next"]);
+  });
+
   test("a record beyond the bound is refused before any memory is taken for it", () => {
     assert.throws(() => collect([Buffer.from("fffffff0", "hex")]), XdrError);
     assert.throws(() => collect([record(Buffer.alloc(900), false), record(Buffer.alloc(900))]), XdrError);

@@ -127,15 +127,28 @@ export class XdrWriter {
   }
 }
 
+/** Where the rest of an opaque goes that has not arrived yet. */
+export interface Rest {
+  readonly into: Uint8Array;
+  /** How far it is filled, and up to where it will be. */
+  filled: number;
+  readonly length: number;
+}
+
 export class XdrReader {
   #bytes: Buffer;
   #at: number;
   #end: number;
+  /** Of the whole message, of which only the beginning may be here. */
+  readonly #totalBytes: number;
+  /** Set by `opaqueInto` when a part is still to come. */
+  rest: Rest | null = null;
 
-  constructor(bytes: Buffer, at = 0, end = bytes.length) {
+  constructor(bytes: Buffer, totalBytes = bytes.length) {
     this.#bytes = bytes;
-    this.#at = at;
-    this.#end = end;
+    this.#at = 0;
+    this.#end = bytes.length;
+    this.#totalBytes = totalBytes;
   }
 
   get position(): number {
@@ -180,6 +193,22 @@ export class XdrReader {
     const length = this.u32();
     if (length > maxBytes) throw new XdrError(`An opaque of ${length} bytes where at most ${maxBytes} are allowed`);
     return this.fixed(length);
+  }
+
+  /**
+   * Copies an opaque to where it is wanted, and answers its length. The one call that works on a message of which only
+   * the beginning has arrived: the rest is copied later, and must be all that is left.
+   */
+  opaqueInto(into: Uint8Array): number {
+    const length = this.u32();
+    if (length > into.length) throw new XdrError(`An opaque of ${length} bytes where at most ${into.length} fit`);
+    const here = Math.min(length, this.#end - this.#at);
+    if (here < length && this.#at + length > this.#totalBytes)
+      throw new XdrError("An opaque is longer than its message");
+    into.set(this.#bytes.subarray(this.#at, this.#at + here));
+    if (here < length) this.rest = { into, filled: here, length };
+    this.#at = Math.min(this.#end, this.#at + ((length + 3) & ~3));
+    return length;
   }
 
   string(maxBytes = 0x7fffffff): ByteString {
