@@ -12,11 +12,13 @@ export async function expose(metrics: VolumeMetrics, facts: VolumeFacts): Promis
   const registry = new Registry();
   registry.setDefaultLabels({ volume: facts.volume });
   const gauge = (name: string, help: string, values: readonly (readonly [Labels, number])[]) => {
+    if (values.length === 0) return; // prom-client would make up a 0 without labels
     const labelNames = Object.keys(values[0]?.[0] ?? {});
     const metric = new Gauge({ name, help, labelNames, registers: [registry] });
     for (const [labels, value] of values) metric.set(labels, value);
   };
   const counter = (name: string, help: string, values: readonly (readonly [Labels, number])[]) => {
+    if (values.length === 0) return;
     const labelNames = Object.keys(values[0]?.[0] ?? {});
     const metric = new Counter({ name, help, labelNames, registers: [registry] });
     for (const [labels, value] of values) metric.inc(labels, value);
@@ -123,7 +125,9 @@ function histogram(registry: Registry, name: string, help: string, series: reado
       help,
       type: "histogram",
       aggregator: "sum",
-      values: series.flatMap(({ labels, figures }) => histogramValues(name, labels, figures.durations)),
+      values: series
+        .filter(({ figures }) => figures.durations.sumUs > 0) // a kind of call that nobody makes would be 23 lines
+        .flatMap(({ labels, figures }) => histogramValues(name, labels, figures.durations)),
     }),
   };
   registry.registerMetric(metric as unknown as Metric);

@@ -64,6 +64,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     logger: deps.log,
     deadlineMs: config.deadlineMs,
     volume: config.volume,
+    metrics: deps.metrics,
   };
   const replicas = config.replicas.map((replica, index) => makeReplica(replica, index, kindDeps));
   const control = new Map(replicas.map((replica) => [replica.name, new ReplicaControlFiles(replica)]));

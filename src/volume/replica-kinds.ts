@@ -1,5 +1,6 @@
 /** From the configuration of a replica to the replica: which kind, and where its calls run. */
 
+import type { VolumeMetrics } from "../metrics/volume-metrics.ts";
 import { chooseRun } from "../replica/choose-run.ts";
 import { withDeadline } from "../replica/deadline.ts";
 import { LocalReplica } from "../replica/local.ts";
@@ -7,6 +8,7 @@ import { openNfsReplica } from "../replica/nfs-open.ts";
 import { OffloadedReplica } from "../replica/offload.ts";
 import type { Replica } from "../replica/replica.ts";
 import type { Logger } from "../util/logger.ts";
+import { measured } from "./measured.ts";
 import type { ReplicaConfig } from "./protocol.ts";
 import type { StatePageWriter } from "./state-page.ts";
 
@@ -16,6 +18,8 @@ export interface ReplicaKindDeps {
   readonly deadlineMs: number;
   /** Who we are to an NFS v4.1 server, together with the replica's name. */
   readonly volume: string;
+  /** null where nobody asks for figures: then they cost nothing. */
+  readonly metrics: VolumeMetrics | null;
 }
 
 export function isNfsUrl(url: string): boolean {
@@ -24,6 +28,15 @@ export function isNfsUrl(url: string): boolean {
 
 /** `index`: where the status page shows its calls. */
 export function makeReplica(config: ReplicaConfig, index: number, deps: ReplicaKindDeps): Replica {
+  const replica = unmeasured(config, index, deps);
+  if (deps.metrics === null) return replica;
+  return measured(replica, deps.metrics.replica(config.name), {
+    except: ["connect", "disconnect", "forget", "probe"],
+    withBytes: ["read", "write", "copyRange"],
+  });
+}
+
+function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps): Replica {
   const { name, url } = config;
   if (isNfsUrl(url)) {
     const nfs = openNfsReplica(name, url, {

@@ -4,7 +4,10 @@
  */
 import { openSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { FileSystem } from "../fuse/filesystem.ts";
 import { FuseSession } from "../fuse/session.ts";
+import { VolumeMetrics } from "../metrics/volume-metrics.ts";
 import { mapShared } from "../posix/memory.ts";
 import { Caretaker } from "../replication/caretaker.ts";
 import type { MembershipEvent } from "../replication/membership.ts";
@@ -13,6 +16,7 @@ import { errnoName } from "../util/errno.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { FailureError } from "./failure.ts";
 import type { StartMessage } from "./holder-link.ts";
+import { measured } from "./measured.ts";
 import { openVolume } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
@@ -24,6 +28,7 @@ import { Volume } from "./volume.ts";
 
 const STATE_LOG_NAME = "state-log";
 const PULSE_MS = 200;
+const FREE_SPACE_TIMEOUT_MS = 500;
 
 export interface ServiceDeps {
   readonly fuseFd: number;
@@ -42,6 +47,7 @@ export class VolumeService {
   readonly #stateLog: StateLog;
   readonly #caretaker: Caretaker;
   readonly #page: StatePageWriter;
+  readonly #metrics: VolumeMetrics | null;
   readonly #care: ReplicaCare;
   #released = false;
 
@@ -53,7 +59,8 @@ export class VolumeService {
       const stateLog = openStateLog(config, resumed);
       const locks = new ReplicaLocks();
       const term = resumed ? loadTerm(stateLog) : 0;
-      const opened = await openVolume({ config, resumed, avoid, term }, { page, log: deps.log, locks });
+      const metrics = config.metricsAddress === null ? null : new VolumeMetrics();
+      const opened = await openVolume({ config, resumed, avoid, term }, { page, log: deps.log, locks, metrics });
       saveTerm(stateLog, opened.recorded.term);
       let service: VolumeService | null = null;
       const volume = new Volume(opened, {
@@ -61,7 +68,7 @@ export class VolumeService {
         log: deps.log,
         onMembership: (event) => service?.onMembership(event),
       });
-      service = new VolumeService(config, deps, volume, stateLog, page, locks);
+      service = new VolumeService(config, deps, volume, stateLog, page, locks, metrics);
       await service.#prepare(resumed);
       if (resumed) service.#resume();
       return service;
@@ -77,7 +84,9 @@ export class VolumeService {
     stateLog: StateLog,
     page: StatePageWriter,
     locks: ReplicaLocks,
+    metrics: VolumeMetrics | null,
   ) {
+    this.#metrics = metrics;
     this.#config = config;
     this.#deps = deps;
     this.#volume = volume;
@@ -99,7 +108,7 @@ export class VolumeService {
     this.#session = new FuseSession(
       {
         fd: deps.fuseFd,
-        fileSystem: volume.fileSystem,
+        fileSystem: metrics === null ? volume.fileSystem : measuredFileSystem(volume.fileSystem, metrics),
         logger: deps.log,
         onAwake: () => page.wake(),
         onIdle: () => {
@@ -149,7 +158,11 @@ export class VolumeService {
   async call(method: Method, params: CallParams, _onProgress: (progress: unknown) => void): Promise<unknown> {
     switch (method) {
       case "status":
-        return this.#status();
+        return await this.#status();
+      case "metrics":
+        return this.#metrics === null
+          ? ""
+          : await this.#metrics.text({ ...(await this.#status()), dirtyObjects: null });
       case "quiesce":
         await this.#release();
         return null;
@@ -175,6 +188,7 @@ export class VolumeService {
     this.#deps.log.warn(event.message, { event: event.kind, replica });
     switch (event.kind) {
       case "left":
+        this.#metrics?.expelled(replica ?? "", event.reason);
         this.#volume.missed.begin(event.replica, { kind: "intents", records: this.#volume.intents.uncleared });
         this.#caretaker.left(event.replica);
         this.#tell("replica-lost", replica, event.message);
@@ -217,8 +231,9 @@ export class VolumeService {
     throw new FailureError("usage", `There is no replica "${params.replica}": the volume has ${names}`);
   }
 
-  #status(): VolumeStatus {
+  async #status(): Promise<VolumeStatus> {
     const { membership } = this.#volume;
+    const freeBytes = await Promise.all(this.#config.replicas.map((_, index) => this.#freeBytes(index)));
     const replicas = this.#config.replicas.map(({ name, url }, index): ReplicaStatus => {
       const { state, reason, since, lastError } = membership.standing(index);
       return {
@@ -228,9 +243,9 @@ export class VolumeService {
         reason,
         since,
         readable: state === "InSync",
-        progress: null,
+        progress: this.#care.progress(index),
         lastError,
-        freeBytes: null,
+        freeBytes: freeBytes[index] ?? null,
       };
     });
     return {
@@ -242,6 +257,25 @@ export class VolumeService {
       minInSyncReplicas: membership.minInSync,
       replicas,
     };
+  }
+
+  /** null if it is not in sync, or does not answer quickly. */
+  async #freeBytes(index: number): Promise<number | null> {
+    const replica = this.#volume.opened.replicas[index];
+    if (!replica || !this.#volume.membership.inSync.includes(index)) return null;
+    const stats = {
+      blockSizeBytes: 0,
+      blocks: 0,
+      freeBlocks: 0,
+      availableBlocks: 0,
+      files: 0,
+      freeFiles: 0,
+      maxNameBytes: 0,
+    };
+    const late = sleep(FREE_SPACE_TIMEOUT_MS, -1, { ref: false });
+    return (await Promise.race([replica.statfs(stats), late])) < 0
+      ? null
+      : stats.availableBlocks * stats.blockSizeBytes;
   }
 
   /** Everything is on the replicas, alike, and on record as such. */
@@ -287,4 +321,11 @@ function openStateLog(config: VolumeConfig, resumed: boolean): StateLog {
   } catch (error) {
     throw new FailureError("state", errorText(error), { cause: error });
   }
+}
+
+function measuredFileSystem(fileSystem: FileSystem, metrics: VolumeMetrics): FileSystem {
+  return measured(fileSystem, metrics.operations, {
+    except: ["init", "destroy", "forget"],
+    withBytes: ["read", "write", "copyFileRange"],
+  });
 }
