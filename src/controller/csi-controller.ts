@@ -63,6 +63,7 @@ export function controllerHandlers(client: KubeClient): Handlers<ControllerServe
     const accessModes = [...new Set(request.volumeCapabilities.map(accessModeOf))];
     const bytes = sizeOf(request.capacityRange);
     const spec = specOf(request, accessModes, bytes);
+    checkTopology(request, spec);
     const name = volumeNameOf(request.name);
     const { signal } = context;
     const object = {
@@ -184,7 +185,7 @@ export function controllerHandlers(client: KubeClient): Handlers<ControllerServe
             client.mergePatch(replicatedVolumes, name, patch, undefined, undefined, { signal: context.signal }),
           );
         }
-        return { capacityBytes: wanted > now ? wanted : now, nodeExpansionRequired: true };
+        return { capacityBytes: wanted > now ? wanted : now, nodeExpansionRequired: false };
       },
     ),
   };
@@ -231,6 +232,18 @@ function specOf(
     if (error instanceof StorageClassError) throw new CsiError("INVALID_ARGUMENT", error.message);
     throw error;
   }
+}
+
+/** Where the volume must be usable: directories are usable on their own node only. */
+function checkTopology({ accessibilityRequirements }: CreateVolumeRequest, spec: ReplicatedVolumeSpecInput): void {
+  const [node] = nodesOf(spec.replicas.map(({ nfs, hostPath }) => ({ nfs, hostPath })));
+  const requisite = accessibilityRequirements?.requisite ?? [];
+  if (node === undefined || requisite.length === 0) return;
+  if (!requisite.some(({ segments }) => segments[topologyKey] === node))
+    throw new CsiError(
+      "RESOURCE_EXHAUSTED",
+      `the replicas are directories of node ${node}, and the volume is wanted elsewhere`,
+    );
 }
 
 /** A volume of this name that was made for other wishes is not the one that is asked for. */

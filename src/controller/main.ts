@@ -17,6 +17,7 @@ import { EventRecorder } from "../kube/events.ts";
 import { LeaderElection } from "../kube/leader-election.ts";
 import { startProbes } from "../kube/probes.ts";
 import { jsonLogger, type LogLevel } from "../util/logger.ts";
+import { packageVersion } from "../util/package-version.ts";
 import { controllerHandlers } from "./csi-controller.ts";
 import { Reconciler } from "./reconciler.ts";
 
@@ -27,7 +28,6 @@ const options = {
   "probe-address": { type: "string", default: ":9810" },
   "stale-after-seconds": { type: "string", default: "720" },
   "log-level": { type: "string", default: "info" },
-  version: { type: "string", default: "0.1.0" },
 } as const;
 
 /** Resolves when the process was told to stop, with its exit code. */
@@ -50,7 +50,7 @@ export async function runController(args: readonly string[]): Promise<number> {
   const unary = { operations: new Operations(), logger, maxCallMs: 60_000 };
   const identity = identityHandlers({
     driverName: csiDriverName,
-    version: values.version,
+    version: packageVersion(),
     hasController: true,
     ready: () => true,
   });

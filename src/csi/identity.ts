@@ -18,6 +18,7 @@ export interface IdentityOptions {
 export function identityHandlers(options: IdentityOptions): Handlers<IdentityServer> {
   const capabilities: GetPluginCapabilitiesResponse["capabilities"] = [
     ...(options.hasController ? [{ service: { type: PluginCapability_Service_Type.CONTROLLER_SERVICE } }] : []),
+    { service: { type: PluginCapability_Service_Type.VOLUME_ACCESSIBILITY_CONSTRAINTS } },
     { volumeExpansion: { type: PluginCapability_VolumeExpansion_Type.ONLINE } },
   ];
   return {

@@ -15,9 +15,11 @@ import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
 import { startProbes } from "../kube/probes.ts";
 import { jsonLogger, type LogLevel } from "../util/logger.ts";
+import { packageVersion } from "../util/package-version.ts";
 import { runDirectory } from "../volume/registry.ts";
 import { nodeHandlers } from "./csi-node.ts";
 import { MountDaemonClient } from "./mount-daemon.ts";
+import { renderMetrics } from "./node-metrics.ts";
 import { removeStartupTaint } from "./node-taint.ts";
 import { Registration } from "./registration.ts";
 import { TreeRemoval } from "./tree-removal.ts";
@@ -37,7 +39,6 @@ const options = {
   "probe-address": { type: "string", default: ":9809" },
   "call-deadline-seconds": { type: "string", default: "30" },
   "log-level": { type: "string", default: "info" },
-  version: { type: "string", default: "0.1.0" },
 } as const;
 
 /** Resolves when the process was told to stop, with its exit code. */
@@ -73,7 +74,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   );
   const identity = identityHandlers({
     driverName: csiDriverName,
-    version: values.version,
+    version: packageVersion(),
     hasController: false,
     ready: () => true,
   });
@@ -97,6 +98,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   const probes = await startProbes({
     address: values["probe-address"],
     notReady: () => (values["no-registration"] ? null : registration.problem),
+    metrics: async () => renderMetrics(watch.measure()),
   });
 
   await told;

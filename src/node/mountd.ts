@@ -4,7 +4,7 @@
  * holders that it finds, mount by mount, without a failed request. It never unmounts: only unstage does.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { chmodSync, lstatSync, mkdirSync, openSync, unlinkSync } from "node:fs";
+import { chmodSync, lstatSync, mkdirSync, openSync, unlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { dirname } from "node:path";
 import { text } from "node:stream/consumers";
@@ -97,24 +97,30 @@ export async function startMountd({ socketPath, logger }: MountdOptions): Promis
   return server;
 }
 
-/** An upgrade: holders of another version hand their mounts to ones of ours. Those that cannot go on as they are. */
-export async function takeOverMounts(version: string, logger: Logger): Promise<void> {
-  for (const { directory, record } of listMounts()) {
-    if (record.programVersion === version || record.state !== "mounted") continue;
-    const { volume } = record.config.volume;
-    try {
-      await startHolder(["takeover", directory], null, record.config.logFile);
-      logger.info("took a mount over", { volume, from: record.programVersion, to: version });
-    } catch (error) {
-      logger.warn("cannot take a mount over: its holder goes on", { volume, error });
-    }
-  }
+/**
+ * A new daemon takes over from the holders that it finds: they belong to one that is about to end, an older version
+ * perhaps, and in a pod everything of it ends with it. A mount that cannot be taken over goes on as it is.
+ */
+export async function takeOverMounts(logger: Logger): Promise<void> {
+  await Promise.all(
+    listMounts().map(async ({ directory, record }) => {
+      if (record.state !== "mounted") return;
+      const { volume } = record.config.volume;
+      try {
+        await startHolder(["takeover", directory], null, record.config.logFile);
+        logger.info("took a mount over", { volume, fromVersion: record.programVersion });
+      } catch (error) {
+        logger.warn("cannot take a mount over", { volume, error });
+      }
+    }),
+  );
 }
 
 const options = {
   socket: { type: "string", default: "/run/chiron/mountd.sock" },
+  /** Written once everything that an earlier daemon held was taken over. */
+  "ready-file": { type: "string" },
   "log-level": { type: "string", default: "info" },
-  version: { type: "string", default: "0.1.0" },
 } as const;
 
 /** Resolves when the process was told to stop, with its exit code. Its mounts stay. */
@@ -125,7 +131,8 @@ export async function runMountd(args: readonly string[]): Promise<number> {
     process.once("SIGTERM", () => resolve()).once("SIGINT", () => resolve());
   });
   const server = await startMountd({ socketPath: values.socket, logger });
-  await takeOverMounts(values.version, logger);
+  await takeOverMounts(logger);
+  if (values["ready-file"] !== undefined) writeFileSync(values["ready-file"], "");
   await told;
   server.close();
   return 0;

@@ -12,6 +12,7 @@ import { errorText, type Logger } from "../util/logger.ts";
 import { ControlClient } from "../volume/control-client.ts";
 import type { VolumeStatus } from "../volume/protocol.ts";
 import { controlSocket, listMounts, type RegistryEntry } from "../volume/registry.ts";
+import type { MeasuredVolume } from "./node-metrics.ts";
 import { type NodeFacts, replicaConfigs } from "./volume-config.ts";
 import type { VolumeObject } from "./volume-holder.ts";
 import { isWorthReporting, nextReplicaChange, reportOf } from "./volume-report.ts";
@@ -32,6 +33,7 @@ interface Watched {
   directory: string;
   client: ControlClient | null;
   status: VolumeStatus | null;
+  restarts: number;
   reported: NodeReport | null;
   readOnly: boolean;
   busy: boolean;
@@ -73,6 +75,10 @@ export class VolumeWatch {
   /** What is known of a volume here, without asking anybody; null if it is not mounted. */
   statusOf(volume: string): VolumeStatus | null {
     return this.#watched.get(volume)?.status ?? null;
+  }
+
+  measure(): MeasuredVolume[] {
+    return [...this.#watched.values()].map(({ volume, status, restarts }) => ({ volume, status, restarts }));
   }
 
   isMounted(volume: string): boolean {
@@ -120,6 +126,7 @@ export class VolumeWatch {
       directory,
       client: null,
       status: null,
+      restarts: 0,
       reported: null,
       readOnly,
       busy: false,
@@ -164,6 +171,10 @@ export class VolumeWatch {
   async #ask(watched: Watched): Promise<VolumeStatus | null> {
     try {
       watched.client ??= await ControlClient.connect(controlSocket(watched.directory));
+      const { restarts } = (await watched.client.call("ping", { timeoutMs: callTimeoutMs })) as {
+        readonly restarts: number;
+      };
+      watched.restarts = restarts;
       return (await watched.client.call("status", { timeoutMs: callTimeoutMs })) as VolumeStatus;
     } catch (error) {
       watched.client?.close();

@@ -238,7 +238,7 @@ describe("the controller on a real API server", { skip: skipWithoutApiServer() }
         secrets: {},
         volumeCapability: mount,
       });
-    assert.deepEqual(await expand(6n << 30n), { capacityBytes: 6n << 30n, nodeExpansionRequired: true });
+    assert.deepEqual(await expand(6n << 30n), { capacityBytes: 6n << 30n, nodeExpansionRequired: false });
     assert.equal((await expand(2n << 30n)).capacityBytes, 6n << 30n);
     assert.equal((await get("pvc-2")).spec.capacity, "6Gi");
   });
