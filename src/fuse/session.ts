@@ -28,6 +28,7 @@ import {
   type SessionOptions,
 } from "./negotiate.ts";
 import { Notifier } from "./notify.ts";
+import { Pool } from "./pool.ts";
 
 export interface SessionDeps {
   /** /dev/fuse, mounted (see `device.ts`). The session makes it non-blocking and never closes it. */
@@ -44,7 +45,7 @@ export type SessionEnd = "unmounted" | "stopped";
 
 /** Beyond the data of a WRITE: its header and fields, and room for what else the kernel sends. */
 const frameMarginBytes = 4096;
-/** How many buffers are kept when nothing is pending. */
+/** How many buffers stay when nothing is pending. */
 const keptBuffers = 2;
 /** INTERRUPTs that nothing was pending for, remembered in case they overtook their requests. */
 const maxEarlyInterrupts = 64;
@@ -62,9 +63,9 @@ export class FuseSession {
   readonly #end: (end: SessionEnd) => void;
   readonly #pending = new Map<number, Call>();
   readonly #small = new ReplyBuffer(512);
-  readonly #calls: Call[] = [];
-  readonly #frames: Frame[] = [];
-  readonly #payloads: ReplyBuffer[] = [];
+  readonly #calls = new Pool(() => new Call(), keptBuffers);
+  readonly #frames = new Pool(() => new Frame(this.#maxWriteBytes + frameMarginBytes), keptBuffers);
+  readonly #payloads = new Pool(() => new ReplyBuffer(this.#maxWriteBytes), keptBuffers);
   readonly #early = new Set<number>();
   #onDrained: (() => void) | null = null;
   #negotiated: Negotiated | null = null;
@@ -87,8 +88,8 @@ export class FuseSession {
     this.ended = promise;
     this.#end = resolve;
     this.#maxWriteBytes = this.#options.maxWriteBytes;
-    this.#frame = this.#newFrame();
-    this.#payload = new ReplyBuffer(this.#maxWriteBytes);
+    this.#frame = this.#frames.take();
+    this.#payload = this.#payloads.take();
     const session = this;
     this.#loop = new DeviceLoop(
       deps.fd,
@@ -255,21 +256,21 @@ export class FuseSession {
     this.#extendedSetxattr = (negotiated.flags & abi.FUSE_SETXATTR_EXT) !== 0n;
     if (negotiated.maxWriteBytes <= this.#maxWriteBytes) return;
     this.#maxWriteBytes = negotiated.maxWriteBytes;
-    this.#frame = this.#newFrame();
-    this.#payload = new ReplyBuffer(this.#maxWriteBytes);
+    this.#frame = this.#frames.take();
+    this.#payload = this.#payloads.take();
   }
 
   /** The method has to wait: its request leaves with the call and the buffers that it still needs. */
   #park(call: Call, answer: Promise<number>): void {
     if (call.opcode === abi.FUSE_WRITE || call.opcode === abi.FUSE_SETXATTR) {
       call.frame = this.#frame;
-      this.#frame = this.#frames.pop() ?? this.#newFrame();
+      this.#frame = this.#frames.take();
     }
     if (call.reply === replies.REPLY_BYTES || call.reply === replies.REPLY_DIRECTORY) {
       call.payload = this.#payload;
-      this.#payload = this.#payloads.pop() ?? new ReplyBuffer(this.#maxWriteBytes);
+      this.#payload = this.#payloads.take();
     }
-    this.#call = this.#calls.pop() ?? new Call();
+    this.#call = this.#calls.take();
     this.#pending.set(uniqueKey(call.uniqueLow, call.uniqueHigh), call);
     answer.then(
       (result) => this.#finish(call, result),
@@ -280,12 +281,11 @@ export class FuseSession {
   #finish(call: Call, result: number): void {
     this.#pending.delete(uniqueKey(call.uniqueLow, call.uniqueHigh));
     this.#reply(call, result, call.payload ?? this.#payload);
-    const kept = this.#pending.size + keptBuffers;
-    if (call.frame !== null) keep(this.#frames, call.frame, kept);
-    if (call.payload !== null) keep(this.#payloads, call.payload, kept);
+    if (call.frame !== null) this.#frames.give(call.frame);
+    if (call.payload !== null) this.#payloads.give(call.payload);
     call.frame = null;
     call.payload = null;
-    keep(this.#calls, call, kept);
+    this.#calls.give(call);
     if (this.#pending.size === 0) {
       this.#onDrained?.();
       this.#onDrained = null;
@@ -402,17 +402,8 @@ export class FuseSession {
     this.#destroyed = true;
     this.#fs.destroy?.();
   }
-
-  #newFrame(): Frame {
-    return new Frame(this.#maxWriteBytes + frameMarginBytes);
-  }
 }
 
 function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
-
-function keep<T>(pool: T[], item: T, limit: number): void {
-  if (pool.length < limit) pool.push(item);
-  else pool.length = Math.max(limit, 0);
 }
