@@ -242,7 +242,7 @@ export class VolumeMembership implements Membership {
             "see that the other voters can be reached; it is tried again by itself",
         ),
       );
-    }, recordDeadlineMs);
+    }, recordDeadlineMs).unref();
     this.settled = promise;
     return { promise, resolve, reject, timer };
   }

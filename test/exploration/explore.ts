@@ -1,4 +1,7 @@
-/** Walks breadth first through every state of a world, until it finds a lie or there are no more. */
+/**
+ * Walks breadth first through every state of a world, until it finds a lie or there are no more. Only when there is a
+ * lie it walks again, to tell the shortest way there: the ways of millions of states would not fit into memory.
+ */
 import { type State, World, type WorldOptions } from "./world.ts";
 
 export interface Exploration {
@@ -13,12 +16,17 @@ interface Reached {
   readonly label: string;
 }
 
-export function explore(options: WorldOptions, maxStates = Number.POSITIVE_INFINITY): Exploration {
+export function explore(options: WorldOptions): Exploration {
+  const { states, lie } = walk(options, false);
+  return lie === null ? { states, lie: null } : walk(options, true);
+}
+
+function walk(options: WorldOptions, withWays: boolean): Exploration {
   const world = new World(options);
   const start = world.start();
   const seen = new Set([world.key(start)]);
   let frontier: Reached[] = [{ state: start, from: null, label: "" }];
-  while (frontier.length > 0 && seen.size < maxStates) {
+  while (frontier.length > 0) {
     const next: Reached[] = [];
     for (const reached of frontier) {
       const what = world.lie(reached.state);
@@ -28,7 +36,7 @@ export function explore(options: WorldOptions, maxStates = Number.POSITIVE_INFIN
         const key = world.key(state);
         if (seen.has(key)) continue;
         seen.add(key);
-        next.push({ state, from: reached, label });
+        next.push({ state, from: withWays ? reached : null, label: withWays ? label : "" });
       }
     }
     frontier = next;

@@ -70,12 +70,6 @@ interface Serving {
 type Process =
   | { readonly at: "stopped" }
   | {
-      readonly at: "claiming";
-      readonly todo: readonly string[];
-      readonly recording: Recording;
-      readonly clean: boolean;
-    }
-  | {
       readonly at: "recording";
       readonly recording: Recording;
       readonly serving: Serving | null;
@@ -85,12 +79,7 @@ type Process =
   | { readonly at: "unlike"; readonly serving: Serving }
   | { readonly at: "serving"; readonly serving: Serving }
   /** Reads only. */
-  | { readonly at: "lost"; readonly serving: Serving }
-  | {
-      readonly at: "writing";
-      readonly serving: Serving;
-      readonly results: readonly number[];
-    };
+  | { readonly at: "lost"; readonly serving: Serving };
 
 export interface State {
   readonly voters: readonly Voter[];
@@ -132,11 +121,12 @@ export class World {
     return { voters: this.#names.map(() => voter), acknowledged: 0, version: 0, process: stopped };
   }
 
-  inside({ process }: State): boolean {
+  inside({ process, voters }: State): boolean {
     const { terms, seqs } = this.#options;
+    if (voters.some((voter) => voter.term > terms)) return false;
     if (process.at === "stopped") return true;
     const position =
-      process.at === "claiming" || process.at === "recording"
+      process.at === "recording"
         ? process.recording.record
         : { term: process.serving.recorded.term, seq: process.serving.seq };
     return position.term <= terms && position.seq <= seqs;
@@ -161,9 +151,6 @@ export class World {
       case "stopped":
         this.#mount(state, into);
         break;
-      case "claiming":
-        this.#claim(state, process, into);
-        break;
       case "recording":
         this.#record(state, process, into);
         break;
@@ -176,9 +163,6 @@ export class World {
       case "lost":
         this.#resync(state, process.serving, into);
         this.#decideRecord(state, process.serving, null, "retry", "record again", into);
-        break;
-      case "writing":
-        this.#write(state, process, into);
         break;
     }
     return into;
@@ -225,21 +209,26 @@ export class World {
       }
       const recording = beginRecording({ ...best, term, seq: 0, members, clean: false }, best.voters, null, options);
       if (this.#options.without === "claim") into.push([label, this.#recording(state, recording, null, then)]);
-      else into.push([label, { ...state, process: { at: "claiming", todo: choice.here, recording, clean } }]);
+      else this.#claim(state, choice.here, recording, then, label, into);
     }
   }
 
-  #claim(state: State, process: Process & { at: "claiming" }, into: Step[]): void {
-    const { todo, recording, clean } = process;
-    const [name, ...rest] = todo;
-    if (name === undefined) {
-      into.push(["claimed", this.#recording(state, recording, null, clean ? "mounted clean" : "mounted")]);
-      return;
-    }
+  /** The term goes to one after the other; a crash, or one who does not take it, ends the mount in between. */
+  #claim(
+    state: State,
+    here: readonly string[],
+    recording: Recording,
+    then: "mounted" | "mounted clean",
+    label: string,
+    into: Step[],
+  ): void {
     const { term } = recording.record;
-    const claimed = this.#put(state, name, { term: Math.max(term, this.#voter(state.voters, name).term) });
-    into.push([`claim term ${term} on ${name}`, { ...claimed, process: { ...process, todo: rest } }]);
-    into.push([`${name} cannot be claimed: mount given up`, { ...state, process: stopped }]);
+    let claimed = state;
+    for (const name of here) {
+      claimed = this.#put(claimed, name, { term: Math.max(term, this.#voter(claimed.voters, name).term) });
+      if (name !== here.at(-1)) into.push([`${label}, given up when ${name} has claim ${term}`, claimed]);
+    }
+    into.push([`${label}, claim ${term}`, this.#recording(claimed, recording, null, then)]);
   }
 
   #record(state: State, process: Process & { at: "recording" }, into: Step[]): void {
@@ -310,8 +299,7 @@ export class World {
 
   #serve(state: State, serving: Serving, into: Step[]): void {
     if (state.version < this.#options.writes) {
-      const process: Process = { at: "writing", serving, results: [] };
-      into.push([`write v${state.version + 1}`, { ...state, version: state.version + 1, process }]);
+      this.#write({ ...state, version: state.version + 1 }, serving, into);
     }
     this.#resync(state, serving, into);
     const record: VoterRecord = { ...serving.recorded, seq: serving.seq + 1, clean: true };
@@ -333,20 +321,29 @@ export class World {
     }
   }
 
-  #write(state: State, process: Process & { at: "writing" }, into: Step[]): void {
-    const { serving, results } = process;
-    const name = serving.inSync[results.length];
-    if (name === undefined) {
-      this.#judge(state, serving, results, into);
-      return;
+  /** Every combination of outcomes; a crash after some have taken it is the crash after the others have failed. */
+  #write(state: State, serving: Serving, into: Step[]): void {
+    const { version } = state;
+    let drawn: { readonly state: State; readonly results: readonly number[]; readonly label: string }[] = [
+      { state, results: [], label: `write v${version}:` },
+    ];
+    for (const name of serving.inSync) {
+      drawn = drawn.flatMap(({ state: before, results, label }) => {
+        const done = this.#put(before, name, { data: version });
+        const outcomes = [
+          { state: done, results: [...results, 1], label: `${label} ${name} takes it` },
+          { state: before, results: [...results, -EIO], label: `${label} ${name} fails` },
+        ];
+        if (this.#voter(before.voters, name).late >= 0) return outcomes;
+        const late = this.#put(before, name, { late: version });
+        return [...outcomes, { state: late, results: [...results, -ETIMEDOUT], label: `${label} ${name} times out` }];
+      });
     }
-    const went = (result: number): Process => ({ ...process, results: [...results, result] });
-    const done = this.#put(state, name, { data: state.version });
-    into.push([`${name} takes v${state.version}`, { ...done, process: went(1) }]);
-    into.push([`${name} fails v${state.version}`, { ...state, process: went(-EIO) }]);
-    if (this.#voter(state.voters, name).late < 0) {
-      const late = this.#put(state, name, { late: state.version });
-      into.push([`v${state.version} times out on ${name}`, { ...late, process: went(-ETIMEDOUT) }]);
+    for (const { state: after, results, label } of drawn) {
+      const judged: Step[] = [];
+      this.#judge(after, serving, results, judged);
+      for (const [what, next] of judged) into.push([`${label}, ${what}`, next]);
+      into.push([`${label}, crash`, { ...after, process: stopped }]);
     }
   }
 
@@ -420,7 +417,15 @@ export class World {
 
   #put(state: State, name: string, change: Partial<Voter>): State {
     const at = this.#names.indexOf(name);
-    return { ...state, voters: state.voters.map((voter, i) => (i === at ? { ...voter, ...change } : voter)) };
+    const voters = state.voters.map((voter, i) => (i === at ? this.#settled({ ...voter, ...change }) : voter));
+    return { ...state, voters };
+  }
+
+  /** A late record that cannot change anything any more is as good as none. */
+  #settled(voter: Voter): Voter {
+    const { lateRecord, record } = voter;
+    const idle = lateRecord !== null && this.#holds(record, lateRecord) === record;
+    return idle ? { ...voter, lateRecord: null } : voter;
   }
 
   /** Equal states have equal keys. */
@@ -431,10 +436,7 @@ export class World {
     }
     key += `|${process.at}`;
     if (process.at === "stopped") return key;
-    if (process.at === "claiming")
-      return `${key}${process.clean}${process.todo.join("")}${recordingKey(process.recording)}`;
     if (process.at === "recording") key += `${process.then}${recordingKey(process.recording)}`;
-    if (process.at === "writing") key += process.results.join(",");
     return process.serving === null ? key : key + servingKey(process.serving);
   }
 }
