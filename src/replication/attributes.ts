@@ -39,11 +39,12 @@ export class Attributes {
       if (open === null || (change.size !== undefined && open.writable[index] !== true)) return -1;
       return open.handles[index] ?? -1;
     };
-    const result = yield* this.#change(node, {
+    const call: Omit<Change, "follows"> = {
       call: (replica, index, into) => replica.setattr(node, handleFor(index), change, into),
       attr,
       reread: (replica, _index, into) => (into === null ? 0 : replica.getattr(node, into)),
-    });
+    };
+    const result = yield* this.#change(node, call, change.size);
     // A new size stamps each replica's own time.
     if (result >= 0 && change.size !== undefined && change.mtime === undefined) this.#deps.times.note(node);
     if (result >= 0 && change.size === 0) this.#deps.intents.truncated(node);
@@ -75,7 +76,7 @@ export class Attributes {
     });
   }
 
-  *#change(node: TreeNode, change: Omit<Change, "follows">): Op<number> {
+  *#change(node: TreeNode, change: Omit<Change, "follows">, newSize?: number): Op<number> {
     const { fanOut, intents, missed, locks } = this.#deps;
     using _lock = yield* acquired(locks.acquire(node));
     const covered = intents.attributes(node);
@@ -83,11 +84,11 @@ export class Attributes {
       const result = yield* wait(covered);
       if (result < 0) return result;
     }
-    if (missed.active) missed.attributes(node);
+    if (missed.active) missed.attributes(node, newSize);
     return yield* fanOut.change({
       ...change,
       follows: (replica) => missed.follows(replica, node),
-      again: () => missed.attributes(node),
+      again: () => missed.attributes(node, newSize),
     });
   }
 }

@@ -77,7 +77,8 @@ export interface MissedChanges {
   entry(directory: TreeNode, name: ByteString): void;
   /** Bytes [start, end) of a file change. */
   data(node: TreeNode, start: number, end: number): void;
-  attributes(node: TreeNode): void;
+  /** `newSize`: bytes from there on change as well. */
+  attributes(node: TreeNode, newSize?: number): void;
   /** `followed`: syncing replicas that have done it too. */
   rename(
     from: TreeNode,

@@ -3,7 +3,7 @@
  *
  * Marks of a node: ENTRY, whatever has this name may be missing, stale or another object on the replica; ATTRIBUTES;
  * byte ranges of data; SCAN, entries of this directory may differ, and what of them changed since the intents began;
- * TREE, everything at and below it may differ. SCAN and TREE are walks: `cursor` null means not begun; else names up to
+ * TREE, everything at and below it may differ (with CONTENTS, also where size and times are the same). SCAN and TREE are walks: `cursor` null means not begun; else names up to
  * the cursor, in byte order, are done, and count only by marks of their own.
  *
  * - Dirtiness is inherited: below an ENTRY nothing is reachable, below a TREE or SCAN not what the walk has yet to reach.
@@ -20,6 +20,8 @@ export const ENTRY = 1;
 export const ATTRIBUTES = 2;
 export const SCAN = 4;
 export const TREE = 8;
+/** With TREE: contents are compared even where size and times are equal. */
+export const CONTENTS = 16;
 
 export type Origin = TargetPlace<DirtyNode>;
 
@@ -158,10 +160,19 @@ export class DirtySet {
     this.#bound();
   }
 
-  /** Everything at this path and below it is uncertain. */
-  tree(path: Path): void {
-    const node = this.#mark(path);
-    if (node !== null) this.#becomeTree(node);
+  /** Everything at this path and below it is uncertain; with `contents`, whatever it looks like from outside. */
+  tree(path: Path, contents = false): void {
+    const top = this.#mark(path);
+    if (top !== null) {
+      this.#becomeTree(top);
+      if (contents) top.flags |= CONTENTS;
+      // What was known of where the replica has things is not certain any more either.
+      for (const { node } of [...this.#walk(top)]) {
+        if (node.origin === null) continue;
+        this.setOrigin(node, null);
+        this.#becomeUncertain(node);
+      }
+    }
     this.#bound();
   }
 
@@ -231,6 +242,7 @@ export class DirtySet {
   clearFlags(node: DirtyNode, flags: number): void {
     node.flags &= ~flags;
     if ((flags & ENTRY) !== 0) this.setOrigin(node, null);
+    if ((node.flags & TREE) === 0) node.flags &= ~CONTENTS;
     if ((node.flags & (TREE | SCAN)) === 0) node.cursor = null;
     this.#prune(node);
   }
@@ -410,13 +422,15 @@ export class DirtySet {
     return child;
   }
 
-  #becomeTree(node: DirtyNode, collapse = this.absorbs): void {
-    node.flags = (node.flags & ENTRY) | TREE | ATTRIBUTES;
+  #becomeTree(node: DirtyNode): void {
+    node.flags |= TREE | ATTRIBUTES;
     node.cursor = null;
-    if (!collapse) return;
-    this.#dropChildren(node);
-    node.ranges = null;
-    this.mustDrain = !this.absorbs;
+  }
+
+  /** Another object may have this name on the replica, one that looks the same from outside. */
+  #becomeUncertain(node: DirtyNode): void {
+    this.#becomeTree(node);
+    node.flags |= CONTENTS;
   }
 
   /** Takes the marks of an object out of its place, with where the replica has it. */
@@ -431,18 +445,15 @@ export class DirtySet {
     if ((lifted.flags & ENTRY) === 0) {
       lifted.flags |= ENTRY;
       if (origin !== null) this.setOrigin(lifted, origin);
-      else this.#becomeTree(lifted);
-    } else if (parent?.awaits(name) === true && lifted.origin === null) this.#becomeTree(lifted);
+      else this.#becomeUncertain(lifted);
+    } else if (parent?.awaits(name) === true && lifted.origin === null) this.#becomeUncertain(lifted);
     return lifted;
   }
 
   #place(node: DirtyNode, directory: Path, name: ByteString): void {
-    const there = this.#mark(directory, name);
-    if (there === null) {
-      this.#release(node);
-      return;
-    }
-    const parent = there.parent as DirtyNode;
+    let parent = this.root;
+    for (const part of directory) parent = this.#child(parent, part);
+    const there = this.#child(parent, name);
     this.#release(there);
     this.#unhook(there);
     node.parent = parent;
@@ -501,8 +512,17 @@ export class DirtySet {
         if (heaviest === null || (counts.get(heaviest) ?? 0) <= this.#size / 2) break;
         node = heaviest;
       }
-      this.#becomeTree(node, true);
+      this.#collapse(node);
     }
+  }
+
+  #collapse(top: DirtyNode): void {
+    this.#becomeTree(top);
+    for (const { node } of this.#walk(top))
+      if (node.origin !== null || (node.flags & CONTENTS) !== 0) top.flags |= CONTENTS;
+    this.#dropChildren(top);
+    top.ranges = null;
+    this.mustDrain = !this.absorbs;
   }
 
   *#walk(node = this.root, depth = 0): Generator<{ node: DirtyNode; depth: number }> {

@@ -98,7 +98,10 @@ export class FanOut {
 
   /** Carries a change out on all in-sync replicas; answers what the application is told. */
   *change(change: Change): Op<number> {
-    while (this.#gate !== null) yield this.#gate;
+    if (this.#gate !== null) {
+      while (this.#gate !== null) yield this.#gate;
+      change.again?.(); // who is out, and what is repaired there, may have changed
+    }
     const underWay = this.#underWay;
     underWay.count++;
     try {

@@ -13,7 +13,7 @@ export function markIntents(set: DirtySet, records: readonly IntentRecord[]): vo
         set.data(record.path, 0, Number.POSITIVE_INFINITY);
         break;
       case "tree":
-        set.tree(record.path);
+        set.tree(record.path, true);
         break;
       case "rename": {
         // Where the replica has the directory is not known, so its marks move and everything in it is looked at.

@@ -94,12 +94,15 @@ export class MissedChangesLog implements MissedChanges {
     }
   }
 
-  attributes(node: TreeNode): void {
+  attributes(node: TreeNode, newSize = Number.POSITIVE_INFINITY): void {
     if (hasNoPlace(node)) return;
     const paths = pathsOf(node);
     for (const { set, syncing } of this.#replicas.values()) {
       if (syncing && !paths.some((path) => set.isDirty(path))) continue;
-      for (const path of paths) set.attributes(path);
+      for (const path of paths) {
+        if (newSize < Number.POSITIVE_INFINITY) set.data(path, newSize, Number.POSITIVE_INFINITY);
+        else set.attributes(path);
+      }
     }
   }
 
