@@ -54,6 +54,10 @@ export interface CallNumbers {
   readonly openat2: number;
   readonly pidfd_getfd: number;
   readonly fchmodat2: number;
+  readonly setxattrat: number;
+  readonly getxattrat: number;
+  readonly listxattrat: number;
+  readonly removexattrat: number;
 }
 
 /** The same on every architecture that came to Linux after 5.1 (and for these two before it by chance or design). */
@@ -66,6 +70,10 @@ const common = {
   openat2: 437,
   pidfd_getfd: 438,
   fchmodat2: 452,
+  setxattrat: 463,
+  getxattrat: 464,
+  listxattrat: 465,
+  removexattrat: 466,
 } as const;
 
 export const x64: Architecture = {

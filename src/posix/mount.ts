@@ -1,6 +1,7 @@
 /** mount and umount2. */
 import koffi from "koffi";
 import type { ByteString } from "../util/byte-string.ts";
+import { ioctl } from "./files.ts";
 import { cString, declare, otherCString, ownCString, sys } from "./libc.ts";
 
 const callMount = declare("int mount(void *source, void *target, void *type, unsigned long flags, void *data)");
@@ -34,4 +35,15 @@ export function umount2Later(target: ByteString, flags: number): Promise<number>
 /** CLONE_NEWNS and the like, for the calling thread. */
 export function unshare(flags: number): number {
   return sys(callUnshare(flags));
+}
+
+/** `_IOR('X', 125, __u32)`: ext4, xfs, f2fs and others. */
+const FS_IOC_SHUTDOWN = 0x8004587d;
+
+/**
+ * For tests: stops a file system as a power cut would, for good until it is mounted again. `log`: whether the journal is
+ * written out first ("flush") or lost from what is in memory on ("no-flush").
+ */
+export function shutDownFileSystem(fd: number, log: "flush" | "no-flush"): number {
+  return ioctl(fd, FS_IOC_SHUTDOWN, Uint32Array.of(log === "flush" ? 1 : 2));
 }

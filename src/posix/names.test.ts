@@ -66,7 +66,7 @@ import {
 } from "./names.ts";
 import { exists } from "./stat.ts";
 import { statxBelow } from "./statx.ts";
-import { getxattrat, listxattrat, removexattrat, setxattrat } from "./xattr.ts";
+import { getxattrat, listxattrat, removexattrat, setxattrat, useXattrAtCalls } from "./xattr.ts";
 
 const base = mkdtempSync(join(tmpdir(), "chiron-names-"));
 after(() => rmSync(base, { recursive: true }));
@@ -242,33 +242,37 @@ test("decodeEntries() stops a name at its NUL, whatever bytes the padding holds"
   assert.deepEqual(entries, { names: ["abc", "0123456789ab"], types: [S_IFREG, S_IFREG], inos: [5, 6] });
 });
 
-test("extended attributes of files, directories and links themselves", (t) => {
-  const { fd, path } = fresh();
-  writeFileSync(join(path, "f"), "");
-  symlinkat("f", fd, "link");
-  const value = Uint8Array.of(0, 255, 10);
-  if (setxattrat(fd, "f", "user.a", value, 0) === -EOPNOTSUPP) return t.skip("no user xattrs here");
-  const into = Buffer.alloc(16);
-  assert.equal(getxattrat(fd, "f", "user.a", into), 3);
-  assert.deepEqual([...into.subarray(0, 3)], [...value]);
-  assert.equal(getxattrat(fd, "f", "user.a", new Uint8Array(0)), 3);
-  assert.equal(getxattrat(fd, "f", "user.a", into.subarray(0, 2)), -ERANGE);
-  assert.equal(getxattrat(fd, "f", "user.b", into), -ENODATA);
-  assert.equal(setxattrat(fd, "f", "user.a", value, XATTR_CREATE), -EEXIST);
-  assert.equal(setxattrat(fd, "f", "user.b", value, XATTR_REPLACE), -ENODATA);
-  assert.equal(setxattrat(fd, "", "user.root", value, 0), 0);
-  assert.equal(getxattrat(fd, "", "user.root", into), 3);
-  assert.equal(setxattrat(fd, "link", "user.a", value, 0), -EPERM); // users' attributes are for files and directories
-  assert.equal(getxattrat(fd, "link", "user.a", into) < 0, true);
-  if (isRoot) {
-    const link = openat(fd, "link", O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    assert.equal(setxattrat(link, "", "trusted.l", value, 0), 0);
-    close(link);
-    assert.equal(getxattrat(fd, "link", "trusted.l", into), 3);
-    assert.equal(getxattrat(fd, "f", "trusted.l", into), -ENODATA);
-    const bytes = listxattrat(fd, "link", into);
-    assert.equal(into.toString("latin1", 0, bytes), "trusted.l\0");
-  }
-  assert.equal(removexattrat(fd, "f", "user.a"), 0);
-  assert.equal(removexattrat(fd, "f", "user.a"), -ENODATA);
-});
+for (const atCalls of [true, false]) {
+  const how = atCalls ? "" : ", as kernels before 6.13 do it";
+  test(`extended attributes of files, directories and links themselves${how}`, (t) => {
+    useXattrAtCalls(atCalls);
+    const { fd, path } = fresh();
+    writeFileSync(join(path, "f"), "");
+    symlinkat("f", fd, "link");
+    const value = Uint8Array.of(0, 255, 10);
+    if (setxattrat(fd, "f", "user.a", value, 0) === -EOPNOTSUPP) return t.skip("no user xattrs here");
+    const into = Buffer.alloc(16);
+    assert.equal(getxattrat(fd, "f", "user.a", into), 3);
+    assert.deepEqual([...into.subarray(0, 3)], [...value]);
+    assert.equal(getxattrat(fd, "f", "user.a", new Uint8Array(0)), 3);
+    assert.equal(getxattrat(fd, "f", "user.a", into.subarray(0, 2)), -ERANGE);
+    assert.equal(getxattrat(fd, "f", "user.b", into), -ENODATA);
+    assert.equal(setxattrat(fd, "f", "user.a", value, XATTR_CREATE), -EEXIST);
+    assert.equal(setxattrat(fd, "f", "user.b", value, XATTR_REPLACE), -ENODATA);
+    assert.equal(setxattrat(fd, "", "user.root", value, 0), 0);
+    assert.equal(getxattrat(fd, "", "user.root", into), 3);
+    assert.equal(setxattrat(fd, "link", "user.a", value, 0), -EPERM); // users' attributes are for files and directories
+    assert.equal(getxattrat(fd, "link", "user.a", into) < 0, true);
+    if (isRoot) {
+      const link = openat(fd, "link", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+      assert.equal(setxattrat(link, "", "trusted.l", value, 0), 0);
+      close(link);
+      assert.equal(getxattrat(fd, "link", "trusted.l", into), 3);
+      assert.equal(getxattrat(fd, "f", "trusted.l", into), -ENODATA);
+      const bytes = listxattrat(fd, "link", into);
+      assert.equal(into.toString("latin1", 0, bytes), "trusted.l\0");
+    }
+    assert.equal(removexattrat(fd, "f", "user.a"), 0);
+    assert.equal(removexattrat(fd, "f", "user.a"), -ENODATA);
+  });
+}

@@ -42,3 +42,23 @@ export function setParentDeathSignal(signal: number): number {
 export function setIoFlusher(on: boolean): number {
   return sys(callPrctl(PR_SET_IO_FLUSHER, on ? 1 : 0, 0, 0, 0));
 }
+
+const callPrlimit = declare("int prlimit(int pid, int resource, void *fresh, void *old)");
+const RLIMIT_NOFILE = 7;
+const descriptorsAtMost = 1 << 20;
+
+/** Lets this process open as many files as the kernel allows (`fs.nr_open` by default); needs CAP_SYS_RESOURCE. */
+export function raiseDescriptorLimit(): number {
+  const limit = new BigUint64Array(2).fill(BigInt(descriptorsAtMost));
+  return sys(callPrlimit(0, RLIMIT_NOFILE, limit, null));
+}
+
+const callExit = declare("void _exit(int code)");
+
+/**
+ * Ends the process at once. `process.exit` waits for worker threads, for ever if one hangs in a system call; this leaves
+ * the kernel to wait for it.
+ */
+export function exitNow(code: number): void {
+  callExit(code);
+}

@@ -66,12 +66,6 @@ export class DirectoryDescriptors {
     return directory.parent === null ? this.#rootFd : this.#openNow(directory);
   }
 
-  /** The descriptor if it is open already, -1 otherwise. */
-  peek(object: TreeObject): number {
-    if (object.parent === null) return this.#rootFd;
-    return this.#open.get(object)?.fd ?? -1;
-  }
-
   #openNow(directory: TreeObject): number {
     let result = this.#walk(directory);
     if (result < 0 && mayHelp.has(-result) && this.#open.size > 0) {

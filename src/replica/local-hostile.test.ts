@@ -172,7 +172,7 @@ test("a call on a frozen file system ends at its deadline, takes effect later, a
     frozen = false;
   };
   try {
-    const late = Promise.all(["x", "y", "z"].map((name) => replica.mkdir(top, name, 0o700, root, null)));
+    const late = Promise.all(["x", "y", "z"].map(async (name) => replica.mkdir(top, name, 0o700, root, null)));
     for (let i = 0; i < 50; i++) assert.equal(await other.mkdir(top, `d${i}`, 0o700, root, null), 0);
     assert.equal(await inner.lookup(top, "before", null), 0); // by a thread that is free
     assert.deepEqual(await late, [-ETIMEDOUT, -ETIMEDOUT, -ETIMEDOUT]);

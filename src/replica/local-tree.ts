@@ -4,7 +4,7 @@
  *
  * System calls of each operation, the directory being known and attributes asked for: lookup, getattr, readlink 1;
  * mkdir, mknod, symlink, link 2, one more for an owner who is not root; create the same and 2 for the umask; unlink,
- * rmdir, rename 1; open 1; setattr with a handle one for each attribute and 1, without one 2 more.
+ * rmdir, rename 1; open 1; setattr one for each attribute and 1, and one more without a handle.
  */
 import {
   O_CLOEXEC,
@@ -14,7 +14,6 @@ import {
   O_NOCTTY,
   O_NOFOLLOW,
   O_NONBLOCK,
-  O_PATH,
   O_RDONLY,
   O_RDWR,
   O_WRONLY,
@@ -233,40 +232,37 @@ export class LocalTree {
   /** `fd`: an open descriptor of the object, or -1. */
   setattr(object: TreeObject, fd: number, change: AttrChange, attr: FileAttr | null): number {
     if (fd >= 0) {
-      const result = this.#setattrOf(object, fd, true, change, attr);
+      const result = this.#setattrOf(object, fd, "", change, attr);
       if (result !== -EINVAL || change.size === undefined) return result; // else a handle for reading only
     }
     if (change.size !== undefined) {
       const file = this.openFor(object, O_WRONLY);
       if (file < 0) return file;
-      const result = this.#setattrOf(object, file, true, change, attr);
+      const result = this.#setattrOf(object, file, "", change, attr);
       close(file);
       return result;
     }
-    const known = this.#directories.peek(object);
-    if (known >= 0) return this.#setattrOf(object, known, false, change, attr);
-    const path = this.#openPath(object);
-    if (path < 0) return path;
-    const result = this.#setattrOf(object, path, false, change, attr);
-    close(path);
-    return result;
+    const directory = this.#toChange(object);
+    return directory < 0 ? directory : this.#setattrOf(object, directory, object.name, change, attr);
   }
 
-  /** `real`: opened for reading or writing, not with O_PATH. */
-  #setattrOf(object: TreeObject, fd: number, real: boolean, change: AttrChange, attr: FileAttr | null): number {
+  /** Of a descriptor that is open for reading or writing, or of a name in a directory. */
+  #setattrOf(object: TreeObject, fd: number, name: ByteString, change: AttrChange, attr: FileAttr | null): number {
     let result = 0;
     if (change.size !== undefined) result = ftruncate(fd, change.size);
     if (result >= 0 && (change.uid !== undefined || change.gid !== undefined)) {
-      result = fchownat(fd, "", change.uid ?? KEEP_ID, change.gid ?? KEEP_ID);
+      result = fchownat(fd, name, change.uid ?? KEEP_ID, change.gid ?? KEEP_ID);
     }
     if (result >= 0 && change.mode !== undefined) {
-      result = real ? fchmod(fd, change.mode & 0o7777) : fchmodat(fd, "", change.mode & 0o7777);
+      const mode = change.mode & 0o7777;
+      result = name === "" ? fchmod(fd, mode) : fchmodat(fd, name, mode);
       this.#directories.modeChanged(object);
     }
     if (result >= 0 && (change.atime !== undefined || change.mtime !== undefined)) {
-      result = utimensat(fd, "", change.atime, change.mtime);
+      result = utimensat(fd, name, change.atime, change.mtime);
     }
-    return result < 0 || attr === null ? result : statxFd(fd, attr);
+    if (result < 0 || attr === null) return result;
+    return name === "" ? statxFd(fd, attr) : statxBelow(fd, name, attr);
   }
 
   readlink(object: TreeObject, into: Uint8Array): number {
@@ -294,23 +290,20 @@ export class LocalTree {
   }
 
   setxattr(object: TreeObject, name: ByteString, value: Uint8Array, flags: number): number {
-    const known = this.#directories.peek(object);
-    if (known >= 0) return setxattrat(known, "", name, value, flags);
-    const fd = this.#openPath(object);
-    if (fd < 0) return fd;
-    const result = setxattrat(fd, "", name, value, flags);
-    close(fd);
-    return result;
+    const fd = this.#toChange(object);
+    return fd < 0 ? fd : setxattrat(fd, object.name, name, value, flags);
   }
 
   removexattr(object: TreeObject, name: ByteString): number {
-    const known = this.#directories.peek(object);
-    if (known >= 0) return removexattrat(known, "", name);
-    const fd = this.#openPath(object);
-    if (fd < 0) return fd;
-    const result = removexattrat(fd, "", name);
-    close(fd);
-    return result;
+    const fd = this.#toChange(object);
+    return fd < 0 ? fd : removexattrat(fd, object.name, name);
+  }
+
+  /** Where to change an object by its name: the descriptor of its directory, once it is sure that nothing is mounted there. */
+  #toChange(object: TreeObject): number {
+    if (object.parent === null) return this.rootFd;
+    const result = this.lookup(object.parent, object.name, null);
+    return result < 0 ? result : this.#directories.get(object.parent);
   }
 
   /** Answers a descriptor. A FIFO without a peer does not make it wait. */
@@ -329,17 +322,6 @@ export class LocalTree {
     const flags = access | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
     const result = openat2(fd, name, flags, 0, RESOLVE_BELOW);
     return this.#isStale(directory, result) ? this.#openBelow(directory, name, access) : result;
-  }
-
-  /** An O_PATH descriptor of the object itself, whatever it is: changes through it can't reach anything else. */
-  #openPath(object: TreeObject): number {
-    const directory = object.parent;
-    if (directory === null) return -EINVAL;
-    const fd = this.#directories.get(directory);
-    if (fd < 0) return fd;
-    // RESOLVE_NO_SYMLINKS lets a final link pass with O_PATH | O_NOFOLLOW.
-    const result = openat2(fd, object.name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, RESOLVE_BELOW);
-    return this.#isStale(directory, result) ? this.#openPath(object) : result;
   }
 
   statfs(into: FileSystemStats): number {

@@ -8,6 +8,7 @@
 import { O_WRONLY, RWF_NOWAIT } from "../posix/constants.ts";
 import { close, fallocate, fdatasync, fsync, ftruncate, lseek, preadv2, syncfs } from "../posix/files.ts";
 import { IoVectors } from "../posix/io-vectors.ts";
+import { raiseDescriptorLimit } from "../posix/processes.ts";
 import { statxFd } from "../posix/statx.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { EAGAIN, EINVAL, ENOSYS, ENOTCONN, EOPNOTSUPP } from "../util/errno.ts";
@@ -77,6 +78,7 @@ export class LocalReplica implements Replica {
     signal.throwIfAborted();
     if (this.#root !== null) await this.disconnect();
     const root = openRoot(this.name, this.url);
+    raiseDescriptorLimit(); // each file that is open on the volume is open here
     this.#root = root;
     this.#tree = new LocalTree(root.fd);
     this.#handles.connected();

@@ -5,7 +5,7 @@
  * - A job that was begun is never abandoned: its promise settles when the call has ended, which may be never, and what
  *   it was given stays referenced till then. A stuck thread harms nobody but the jobs queued behind all stuck threads.
  * - Threads start with the first job and stop after `idleMs` without one, since each costs ten megabytes; and one more
- *   starts only when all have been busy for a while.
+ *   starts only when all have been busy for a while. They start one at a time: that takes the processor for long.
  */
 import { extname } from "node:path";
 import { SHARE_ENV, Worker } from "node:worker_threads";
@@ -43,6 +43,7 @@ export class Threads<Q, A> {
   #queue: Job<Q, A>[] = [];
   #stopped = false;
   #growing = false;
+  #starting = false;
   #waiting: (() => void)[] = [];
 
   constructor(options: ThreadsOptions) {
@@ -73,7 +74,7 @@ export class Threads<Q, A> {
     setTimeout(() => {
       this.#growing = false;
       if (this.#queue.length === 0 || this.#threads.size >= this.#options.maxThreads) return;
-      this.#begin(this.#start(), this.#queue.shift() as Job<Q, A>);
+      if (!this.#starting) this.#begin(this.#start(), this.#queue.shift() as Job<Q, A>);
       if (this.#queue.length > 0) this.#growLater();
     }, patienceMs);
   }
@@ -109,6 +110,10 @@ export class Threads<Q, A> {
       resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64, stackSizeMb: 1 },
     });
     const thread: Thread<Q, A> = { worker, job: null, timer: null };
+    this.#starting = true;
+    worker.on("online", () => {
+      this.#starting = false;
+    });
     worker.on("message", (answer: A) => this.#answered(thread, answer));
     worker.on("error", () => this.#died(thread));
     worker.on("exit", () => this.#died(thread));
@@ -163,6 +168,7 @@ export class Threads<Q, A> {
   }
 
   #died(thread: Thread<Q, A>): void {
+    this.#starting = false;
     this.#threads.delete(thread);
     const at = this.#idle.indexOf(thread);
     if (at >= 0) this.#idle.splice(at, 1);
