@@ -7,15 +7,17 @@ import { hostname } from "node:os";
 import { EACCES, ECONNREFUSED, EHOSTUNREACH, ENOENT, EPROTO, ETIMEDOUT } from "../util/errno.ts";
 import { type Logger, silentLogger } from "../util/logger.ts";
 import { portOf } from "./mount3.ts";
-import { Nfs3 } from "./nfs3.ts";
+import { newNfs3 } from "./nfs3.ts";
 import { nfsProgram } from "./nfs3-wire.ts";
-import { Nfs4, type SessionLoss } from "./nfs4.ts";
+import { newNfs4, type SessionLoss } from "./nfs4.ts";
 import { type MountPoint, NfsError, type NfsProtocol } from "./protocol.ts";
 import { RpcClient } from "./rpc-client.ts";
 import { authSys, type Credential, EPROTONOSUPPORT } from "./rpc-message.ts";
 import type { NfsUrl } from "./url.ts";
 
 export interface NfsConnectOptions {
+  /** Whoever waits for our answers gives up after this time; the URL's own if that is shorter. */
+  readonly deadlineMs?: number;
   /**
    * Who we are to a v4.1 server: the volume's id and the replica's name. Whoever connects with the same owner ends the
    * session of all before.
@@ -160,7 +162,7 @@ function speakV3({ url, addresses, credential, reservedPort }: Route, port: numb
     reservedPort,
     onReconnected: options.onReconnected,
   });
-  return { protocol: new Nfs3(rpc, { addresses, credential, reservedPort, timeoutMs, mountPort }), rpc };
+  return { protocol: newNfs3(rpc, { addresses, credential, reservedPort, timeoutMs, mountPort }), rpc };
 }
 
 function speakV4({ url, addresses, credential, reservedPort }: Route, port: number, options: Attempt): Spoken {
@@ -183,7 +185,7 @@ function speakV4({ url, addresses, credential, reservedPort }: Route, port: numb
     } else logger.warn("The NFS server was restarted", { url: url.hosts.join(",") });
   };
   const { clientOwner, mayResume = async () => true } = options;
-  return { protocol: new Nfs4(rpc, { clientOwner, timeoutMs, onLoss, mayResume }), rpc };
+  return { protocol: newNfs4(rpc, { clientOwner, timeoutMs, onLoss, mayResume }), rpc };
 }
 
 /** The error as one line for people. */

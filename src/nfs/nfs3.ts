@@ -42,32 +42,52 @@ export interface Nfs3Options extends Omit<MountOptions, "port"> {
   readonly mountPort: number;
 }
 
-export class Nfs3 implements NfsProtocol {
+/** One mount: what all views of it share. */
+interface Mount {
+  /** A client of program 100003, version 3. */
+  readonly rpc: RpcClient;
+  readonly options: Nfs3Options;
+  limits: Limits;
+  maxNameBytes: number;
+  readdirPlus: boolean;
+}
+
+export function newNfs3(rpc: RpcClient, options: Nfs3Options): NfsProtocol {
+  const limits = { readBytes: 32 * 1024, writeBytes: 32 * 1024 };
+  return new Nfs3({ rpc, options, limits, maxNameBytes: 255, readdirPlus: true }, Number.POSITIVE_INFINITY);
+}
+
+class Nfs3 implements NfsProtocol {
   readonly version = "3";
   readonly fence = "none";
   readonly xattrs = false;
-  limits: Limits = { readBytes: 32 * 1024, writeBytes: 32 * 1024 };
-  readonly #rpc: RpcClient;
-  readonly #options: Nfs3Options;
-  #maxNameBytes = 255;
-  #readdirPlus = true;
+  readonly #mount: Mount;
+  readonly #until: number;
 
-  /** `rpc` is a client of program 100003, version 3. */
-  constructor(rpc: RpcClient, options: Nfs3Options) {
-    this.#rpc = rpc;
-    this.#options = options;
+  constructor(mount: Mount, until: number) {
+    this.#mount = mount;
+    this.#until = until;
+  }
+
+  get limits(): Limits {
+    return this.#mount.limits;
+  }
+
+  within(until: number): Nfs3 {
+    return new Nfs3(this.#mount, until);
   }
 
   async mount(path: readonly ByteString[], { signal }: { readonly signal: AbortSignal }): Promise<MountPoint> {
-    const { addresses, timeoutMs } = this.#options;
-    const port = await mountPort(addresses, this.#options.mountPort, timeoutMs, signal);
-    const point = await mountExport(path, { ...this.#options, port }, signal);
+    const { options } = this.#mount;
+    const { addresses, timeoutMs } = options;
+    const port = await mountPort(addresses, options.mountPort, timeoutMs, signal);
+    const point = await mountExport(path, { ...options, port }, signal);
     await this.#fsinfo(point.handle);
     return point;
   }
 
   close(): void {
-    this.#rpc.close();
+    this.#mount.rpc.close();
   }
 
   // One call.
@@ -86,11 +106,12 @@ export class Nfs3 implements NfsProtocol {
       if (status === 0) return read(results, twice);
       return twice ? repeated(wire.errnoOfStatus(status)) : wire.errnoOfStatus(status);
     };
-    const until = performance.now() + this.#options.timeoutMs;
+    const until = Math.min(this.#until, performance.now() + this.#mount.options.timeoutMs);
     for (let pauseMs = 50; ; pauseMs = Math.min(1_000, pauseMs * 2)) {
-      const call = this.#rpc.prepare(procedure);
+      const call = this.#mount.rpc.prepare(procedure);
       write(call.args);
-      const result = await this.#rpc.send(call, decode, options);
+      const timeoutMs = until - performance.now();
+      const result = await this.#mount.rpc.send(call, decode, { ...options, timeoutMs });
       if (plain(result) !== -wire.tryLater) return result;
       if (performance.now() + pauseMs > until) return -ETIMEDOUT;
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
@@ -106,7 +127,7 @@ export class Nfs3 implements NfsProtocol {
         const readMax = reader.u32();
         reader.skip(8);
         const writeMax = reader.u32();
-        this.limits = {
+        this.#mount.limits = {
           readBytes: Math.max(512, Math.min(maxTransferBytes, readMax)),
           writeBytes: Math.max(512, Math.min(maxTransferBytes, writeMax)),
         };
@@ -120,7 +141,7 @@ export class Nfs3 implements NfsProtocol {
       (reader) => {
         wire.readPostOp(reader, null);
         reader.u32();
-        this.#maxNameBytes = Math.min(255, reader.u32());
+        this.#mount.maxNameBytes = Math.min(255, reader.u32());
         return 0;
       },
     );
@@ -333,10 +354,10 @@ export class Nfs3 implements NfsProtocol {
   }
 
   async readdir(directory: FileHandle, into: Entries, each: EachEntry): Promise<number> {
-    if (this.#readdirPlus) {
+    if (this.#mount.readdirPlus) {
       const result = await this.#list(directory, into, each, true);
       if (result !== -EOPNOTSUPP) return result;
-      this.#readdirPlus = false;
+      this.#mount.readdirPlus = false;
     }
     return this.#list(directory, into, each, false);
   }
@@ -470,7 +491,7 @@ export class Nfs3 implements NfsProtocol {
           into.availableBlocks = Math.floor(reader.u64() / 4096);
           into.files = reader.u64();
           into.freeFiles = reader.u64();
-          into.maxNameBytes = this.#maxNameBytes;
+          into.maxNameBytes = this.#mount.maxNameBytes;
           return 0;
         },
       ),

@@ -33,6 +33,8 @@ export interface CompoundOptions {
   readonly urgent?: boolean;
   /** Belongs to the recovery itself. */
   readonly recovering?: boolean;
+  /** Answers by then, `performance.now()`. */
+  readonly until?: number;
 }
 
 /** Operations that are being written. */
@@ -178,7 +180,7 @@ export class Nfs4Session {
     read: (results: CompoundResults) => number,
     options: CompoundOptions = {},
   ): Promise<number> {
-    const until = performance.now() + this.#options.timeoutMs;
+    const until = Math.min(options.until ?? Number.POSITIVE_INFINITY, performance.now() + this.#options.timeoutMs);
     let twice = false;
     for (let pauseMs = 20; ; ) {
       if (this.#state === "fenced") return -ESTALE;

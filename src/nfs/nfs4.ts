@@ -77,26 +77,61 @@ class Nfs4Open implements OpenState {
 
 export type Nfs4Options = Omit<SessionOptions, "onRenewed">;
 
-export class Nfs4 implements NfsProtocol {
-  readonly fence = "session";
-  xattrs = false;
-  limits: Limits = { readBytes: 32 * 1024, writeBytes: 32 * 1024 };
-  readonly #session: Nfs4Session;
-  readonly #opens = new Set<Nfs4Open>();
-  #nextOwner = 1;
-  #maxNameBytes = 255;
+/** One mount: what all views of it share. */
+interface Mount {
+  readonly session: Nfs4Session;
+  readonly opens: Set<Nfs4Open>;
+  nextOwner: number;
+  maxNameBytes: number;
+  limits: Limits;
+  xattrs: boolean;
+}
 
-  /** `rpc` is a client of program 100003, version 4. */
-  constructor(rpc: RpcClient, options: Nfs4Options) {
-    this.#session = new Nfs4Session(rpc, { ...options, onRenewed: () => this.#reclaim() });
+/** `rpc` is a client of program 100003, version 4. */
+export function newNfs4(rpc: RpcClient, options: Nfs4Options): NfsProtocol {
+  const session = new Nfs4Session(rpc, { ...options, onRenewed: () => nfs.reclaim() });
+  const limits = { readBytes: 32 * 1024, writeBytes: 32 * 1024 };
+  const mount = { session, opens: new Set<Nfs4Open>(), nextOwner: 1, maxNameBytes: 255, limits, xattrs: false };
+  const nfs = new Nfs4(mount, Number.POSITIVE_INFINITY);
+  return nfs;
+}
+
+class Nfs4 implements NfsProtocol {
+  readonly fence = "session";
+  readonly #mount: Mount;
+  readonly #until: number;
+
+  constructor(mount: Mount, until: number) {
+    this.#mount = mount;
+    this.#until = until;
+  }
+
+  get limits(): Limits {
+    return this.#mount.limits;
+  }
+
+  get xattrs(): boolean {
+    return this.#mount.xattrs;
+  }
+
+  within(until: number): Nfs4 {
+    return new Nfs4(this.#mount, until);
+  }
+
+  #call(
+    write: (compound: Compound) => void,
+    read: (results: CompoundResults) => number,
+    options: CompoundOptions = {},
+  ): Promise<number> {
+    return this.#mount.session.call(write, read, { ...options, until: this.#until });
   }
 
   get version(): "4.1" | "4.2" {
-    return this.#session.minor === 2 ? "4.2" : "4.1";
+    return this.#mount.session.minor === 2 ? "4.2" : "4.1";
   }
 
   async mount(path: readonly ByteString[]): Promise<MountPoint> {
-    const started = await this.#session.start();
+    const started = await this.#mount.session.start();
     if (started < 0) throw refusal(started);
     const completed = await this.#reclaimComplete();
     if (completed < 0 && completed !== Nfs4Status.completeAlready) throw refusal(completed);
@@ -106,14 +141,14 @@ export class Nfs4 implements NfsProtocol {
   }
 
   close(): void {
-    this.#session.close();
+    this.#mount.session.close();
   }
 
   /** As far down the path as there are directories. */
   async #walk(path: readonly ByteString[]): Promise<MountPoint> {
     for (let length = path.length; length >= 0; length--) {
       let handle: FileHandle = Buffer.alloc(0);
-      const result = await this.#session.call(
+      const result = await this.#call(
         (compound) => {
           compound.op(Op.putrootfh);
           for (const name of path.slice(0, length)) compound.op(Op.lookup).string(name);
@@ -142,7 +177,7 @@ export class Nfs4 implements NfsProtocol {
 
   async #askServer(root: FileHandle): Promise<void> {
     const facts = wire.newServerFacts();
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         compound.putfh(root);
         compound.op(Op.getattr).fixed(wire.serverAttributes);
@@ -154,19 +189,19 @@ export class Nfs4 implements NfsProtocol {
       },
     );
     if (result < 0) throw refusal(result);
-    const { maxRequestBytes, maxResponseBytes } = this.#session;
-    this.limits = {
+    const { maxRequestBytes, maxResponseBytes } = this.#mount.session;
+    this.#mount.limits = {
       readBytes: transfer(facts.maxRead, maxResponseBytes),
       writeBytes: transfer(facts.maxWrite, maxRequestBytes),
     };
-    this.#maxNameBytes = Math.min(255, facts.maxName);
-    this.xattrs = facts.xattrs && this.#session.minor >= 2;
-    this.#session.keepAlive(facts.leaseSeconds);
+    this.#mount.maxNameBytes = Math.min(255, facts.maxName);
+    this.#mount.xattrs = facts.xattrs && this.#mount.session.minor >= 2;
+    this.#mount.session.keepAlive(facts.leaseSeconds);
   }
 
   /** After a restart of the server, within its grace period: what is open here is claimed back. */
-  async #reclaim(): Promise<void> {
-    for (const open of this.#opens) {
+  async reclaim(): Promise<void> {
+    for (const open of this.#mount.opens) {
       const claimed = await this.#openByHandle(open.handle, open.access, open.owner, "previous");
       if (typeof claimed !== "number") open.stateid = claimed;
     }
@@ -174,7 +209,7 @@ export class Nfs4 implements NfsProtocol {
   }
 
   #reclaimComplete(): Promise<number> {
-    return this.#session.call(
+    return this.#call(
       (compound) => compound.op(Op.reclaimComplete).bool(false),
       (results) => results.next(Op.reclaimComplete),
       { recovering: true, urgent: true },
@@ -185,7 +220,7 @@ export class Nfs4 implements NfsProtocol {
 
   async getattr(object: FileHandle, found: Found): Promise<number> {
     return plain(
-      await this.#session.call(
+      await this.#call(
         (compound) => {
           compound.putfh(object);
           compound.op(Op.getattr).fixed(wire.fileAttributes);
@@ -196,7 +231,7 @@ export class Nfs4 implements NfsProtocol {
   }
 
   async setattr(object: FileHandle, state: OpenState | null, change: SetAttr, found: Found): Promise<number> {
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         compound.putfh(object);
         const args = compound.op(Op.setattr).fixed(change.size === undefined ? anonymous : stateidOf(state));
@@ -217,7 +252,7 @@ export class Nfs4 implements NfsProtocol {
 
   async lookup(directory: FileHandle, name: ByteString, found: Found): Promise<number> {
     return plain(
-      await this.#session.call(
+      await this.#call(
         (compound) => {
           compound.putfh(directory).op(Op.lookup).string(name);
           askFound(compound);
@@ -229,7 +264,7 @@ export class Nfs4 implements NfsProtocol {
 
   async readlink(object: FileHandle, into: Uint8Array): Promise<number> {
     return plain(
-      await this.#session.call(
+      await this.#call(
         (compound) => compound.putfh(object).op(Op.readlink),
         (results) => {
           const status = results.pass(Op.putfh, Op.readlink);
@@ -251,10 +286,10 @@ export class Nfs4 implements NfsProtocol {
     want: NewObject,
     found: Found,
   ): Promise<OpenState | null | number> {
-    const owner = this.#nextOwner++;
+    const owner = this.#mount.nextOwner++;
     const mark = newMark();
     let stateid: Buffer = anonymous;
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         const args = this.#openHead(compound.putfh(directory), "read-write", owner).u32(1).u32(1); // GUARDED
         wire.writeSetAttr4(args, { mode: want.mode, uid: want.uid, gid: want.gid, atime: mark });
@@ -302,7 +337,7 @@ export class Nfs4 implements NfsProtocol {
     found: Found,
     writeKind: (compound: Compound) => void,
   ): Promise<number> {
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         compound.putfh(directory).op(Op.create).u32(wire.typeOfMode(want.mode));
         writeKind(compound);
@@ -327,7 +362,7 @@ export class Nfs4 implements NfsProtocol {
   }
 
   async link(object: FileHandle, directory: FileHandle, name: ByteString): Promise<number> {
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         compound.putfh(object).op(Op.savefh);
         compound.putfh(directory).op(Op.link).string(name);
@@ -352,7 +387,7 @@ export class Nfs4 implements NfsProtocol {
   }
 
   async #remove(directory: FileHandle, name: ByteString, test: number, wrongType: number): Promise<number> {
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         compound.putfh(directory).op(Op.savefh);
         compound.op(Op.lookup).string(name);
@@ -368,7 +403,7 @@ export class Nfs4 implements NfsProtocol {
   }
 
   async rename(from: FileHandle, fromName: ByteString, to: FileHandle, toName: ByteString): Promise<number> {
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         compound.putfh(from).op(Op.savefh);
         compound.putfh(to).op(Op.rename).string(fromName).string(toName);
@@ -385,7 +420,7 @@ export class Nfs4 implements NfsProtocol {
     let verifier: Uint8Array = Buffer.alloc(8);
     const entry = { type: 0, ino: 0 };
     for (let atEnd = false; !atEnd; ) {
-      const result = await this.#session.call(
+      const result = await this.#call(
         (compound) => {
           const args = compound.putfh(directory).op(Op.readdir).big64(cookie).fixed(verifier);
           args.u32(dirBytes).u32(dirBytes).fixed(wire.entryAttributes);
@@ -418,21 +453,21 @@ export class Nfs4 implements NfsProtocol {
   // Open files.
 
   async open(object: FileHandle, access: "read" | "read-write"): Promise<OpenState | number> {
-    const owner = this.#nextOwner++;
+    const owner = this.#mount.nextOwner++;
     const stateid = await this.#openByHandle(object, access, owner, "handle");
     return typeof stateid === "number" ? stateid : this.#opened(owner, access, object, stateid);
   }
 
   #opened(owner: number, access: "read" | "read-write", handle: FileHandle, stateid: Buffer): Nfs4Open {
     const open = new Nfs4Open(owner, access, handle, stateid);
-    this.#opens.add(open);
+    this.#mount.opens.add(open);
     return open;
   }
 
   /** OPEN's arguments up to `openhow`. */
   #openHead(compound: Compound, access: "read" | "read-write", owner: number) {
     const share = (access === "read" ? shareRead : shareBoth) | wantNoDelegation;
-    const args = compound.op(Op.open).u32(0).u32(share).u32(0).big64(this.#session.clientId);
+    const args = compound.op(Op.open).u32(0).u32(share).u32(0).big64(this.#mount.session.clientId);
     return args.u32(4).u32(owner);
   }
 
@@ -445,7 +480,7 @@ export class Nfs4 implements NfsProtocol {
     let stateid: Buffer = anonymous;
     const options: CompoundOptions =
       claim === "previous" ? { once: true, urgent: true, recovering: true } : { once: true };
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => {
         const args = this.#openHead(compound.putfh(object), access, owner).u32(0);
         if (claim === "previous") args.u32(1).u32(0);
@@ -463,8 +498,8 @@ export class Nfs4 implements NfsProtocol {
 
   async closeFile(object: FileHandle, state: OpenState): Promise<number> {
     const open = state as Nfs4Open;
-    this.#opens.delete(open);
-    const result = await this.#session.call(
+    this.#mount.opens.delete(open);
+    const result = await this.#call(
       (compound) => compound.putfh(object).op(Op.close).u32(0).fixed(open.stateid),
       (results) => results.pass(Op.putfh, Op.close),
       { once: true },
@@ -483,7 +518,7 @@ export class Nfs4 implements NfsProtocol {
     if (!isStateLost(result)) return settled(plain(result));
     const open = state as Nfs4Open | null;
     if (open === null || urgent) return settled(plain(await run(anonymous)));
-    const again = await this.#openByHandle(object, open.access, this.#nextOwner++, "handle");
+    const again = await this.#openByHandle(object, open.access, this.#mount.nextOwner++, "handle");
     if (typeof again === "number") return again;
     open.stateid = again;
     return settled(plain(await run(again)));
@@ -497,7 +532,7 @@ export class Nfs4 implements NfsProtocol {
     result: ReadResult,
   ): Promise<number> {
     return this.#withState(object, state, false, (stateid) =>
-      this.#session.call(
+      this.#call(
         (compound) => compound.putfh(object).op(Op.read).fixed(stateid).u64(position).u32(into.length),
         (results) => {
           const status = results.pass(Op.putfh, Op.read);
@@ -518,7 +553,7 @@ export class Nfs4 implements NfsProtocol {
     urgent = false,
   ): Promise<number> {
     return this.#withState(object, state, urgent, (stateid) =>
-      this.#session.call(
+      this.#call(
         (compound) => compound.putfh(object).op(Op.write).fixed(stateid).u64(position).u32(0).payload(data),
         (results) => {
           const status = results.pass(Op.putfh, Op.write);
@@ -535,7 +570,7 @@ export class Nfs4 implements NfsProtocol {
 
   async commit(object: FileHandle, result: WriteResult, urgent = false): Promise<number> {
     return plain(
-      await this.#session.call(
+      await this.#call(
         (compound) => compound.putfh(object).op(Op.commit).u64(0).u32(0),
         (results) => {
           const status = results.pass(Op.putfh, Op.commit);
@@ -551,7 +586,7 @@ export class Nfs4 implements NfsProtocol {
 
   async statfs(root: FileHandle, into: Space): Promise<number> {
     const facts = wire.newServerFacts();
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => compound.putfh(root).op(Op.getattr).fixed(wire.spaceAttributes),
       (results) => {
         const status = results.pass(Op.putfh, Op.getattr);
@@ -566,7 +601,7 @@ export class Nfs4 implements NfsProtocol {
     into.availableBlocks = Math.floor(facts.spaceAvail / 4096);
     into.files = facts.filesTotal;
     into.freeFiles = facts.filesFree;
-    into.maxNameBytes = this.#maxNameBytes;
+    into.maxNameBytes = this.#mount.maxNameBytes;
     return 0;
   }
 
@@ -576,7 +611,7 @@ export class Nfs4 implements NfsProtocol {
     const key = this.#xattrKey(name);
     if (key === null) return -EOPNOTSUPP;
     return plain(
-      await this.#session.call(
+      await this.#call(
         (compound) => compound.putfh(object).op(Op.getxattr).string(key),
         (results) => {
           const status = results.pass(Op.putfh, Op.getxattr);
@@ -594,7 +629,7 @@ export class Nfs4 implements NfsProtocol {
   async setxattr(object: FileHandle, name: ByteString, value: Uint8Array, flags: number): Promise<number> {
     const key = this.#xattrKey(name);
     if (key === null) return -EOPNOTSUPP;
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => compound.putfh(object).op(Op.setxattr).u32(flags).string(key).opaque(value),
       (results) => results.pass(Op.putfh, Op.setxattr),
       { once: true },
@@ -607,7 +642,7 @@ export class Nfs4 implements NfsProtocol {
     let list = "";
     let cookie = 0n;
     for (let atEnd = false; !atEnd; ) {
-      const result = await this.#session.call(
+      const result = await this.#call(
         (compound) =>
           compound
             .putfh(object)
@@ -636,7 +671,7 @@ export class Nfs4 implements NfsProtocol {
   async removexattr(object: FileHandle, name: ByteString): Promise<number> {
     const key = this.#xattrKey(name);
     if (key === null) return -EOPNOTSUPP;
-    const result = await this.#session.call(
+    const result = await this.#call(
       (compound) => compound.putfh(object).op(Op.removexattr).string(key),
       (results) => results.pass(Op.putfh, Op.removexattr),
       { once: true },

@@ -64,6 +64,11 @@ export interface NfsProtocol {
   mount(path: readonly ByteString[], options: { readonly signal: AbortSignal }): Promise<MountPoint>;
   /** Drops what is queued and answers ENOTCONN to everything. */
   close(): void;
+  /**
+   * The same, with calls that have answered by then (`performance.now()`), all that belong to one operation together:
+   * afterwards none of them touches a buffer.
+   */
+  within(until: number): NfsProtocol;
 
   getattr(object: FileHandle, found: Found): Promise<number>;
   setattr(object: FileHandle, state: OpenState | null, change: SetAttr, found: Found): Promise<number>;

@@ -142,6 +142,10 @@ export class RpcClient {
         return;
       }
       const timeoutMs = options?.timeoutMs ?? this.#options.timeoutMs;
+      if (timeoutMs <= 0) {
+        resolve(-ETIMEDOUT);
+        return;
+      }
       const pending = new PendingCall(call, decode, resolve, performance.now() + timeoutMs, options?.urgent === true);
       this.#pending.set(pending.xid, pending);
       this.#armTimer(timeoutMs);
@@ -364,10 +368,12 @@ export class RpcClient {
       clearTimeout(this.#timer);
     }
     this.#timerAt = at;
-    this.#timer = setTimeout(() => this.#onTimer(), Math.max(1, ms));
+    // Decided after the loop has polled: what came while this process stood still is an answer.
+    this.#timer = setTimeout(() => setImmediate(() => this.#expire()), Math.max(1, ms));
   }
 
-  #onTimer(): void {
+  #expire(): void {
+    if (this.#state.kind === "closed") return;
     this.#timer = null;
     const now = performance.now();
     let gaveUpSent = false;

@@ -36,7 +36,6 @@ export class KnownObject {
 }
 
 export class NfsHandles {
-  readonly #protocol: NfsProtocol;
   readonly #root: KnownObject;
   readonly #fsidMajor: number;
   readonly #fsidMinor: number;
@@ -45,8 +44,7 @@ export class NfsHandles {
   readonly #ring: { directory: KnownObject; name: ByteString; known: KnownObject }[] = [];
   #ringAt = 0;
 
-  constructor(protocol: NfsProtocol, root: Found) {
-    this.#protocol = protocol;
+  constructor(root: Found) {
     this.#root = new KnownObject(root.handle);
     this.#root.learn(root.attr);
     this.#fsidMajor = root.fsidMajor;
@@ -71,7 +69,7 @@ export class NfsHandles {
   }
 
   /** Finds an object by its names, from the nearest directory that is known; a negative errno if it is not there. */
-  async find(object: TreeObject): Promise<KnownObject | number> {
+  async find(protocol: NfsProtocol, object: TreeObject): Promise<KnownObject | number> {
     const known = this.known(object);
     if (known !== undefined) return known;
     const missing: TreeObject[] = [object];
@@ -85,7 +83,7 @@ export class NfsHandles {
     if (directory === undefined) return -EIO; // an object that hangs nowhere: the caller's mistake
     for (const next of missing.reverse()) {
       const found = new FoundObject();
-      const result = await this.#protocol.lookup(directory.handle, next.name, found);
+      const result = await protocol.lookup(directory.handle, next.name, found);
       if (result < 0) return result;
       if (this.isElsewhere(found)) return -EXDEV;
       directory = this.#keep(next, this.named(directory, next.name, found));

@@ -11,7 +11,7 @@
 import { connectNfs, type NfsConnection, type NfsConnectOptions } from "../nfs/connect.ts";
 import { type EachEntry, type FileHandle, Found, type NewObject, NfsError, type NfsProtocol } from "../nfs/protocol.ts";
 import { formatNfsUrl, type NfsUrl } from "../nfs/url.ts";
-import type { ByteString } from "../util/byte-string.ts";
+import { type ByteString, printable } from "../util/byte-string.ts";
 import {
   EBADF,
   EINVAL,
@@ -65,6 +65,7 @@ export interface NfsReplicaOptions extends NfsConnectOptions {
 }
 
 const maxNameBytes = 255;
+const timeoutShare = 0.95;
 const seekData = 3;
 const seekHole = 4;
 const copyBytes = 1 << 20;
@@ -90,7 +91,9 @@ export class NfsReplica implements Replica {
   constructor(name: string, target: NfsUrl, options: NfsReplicaOptions) {
     this.name = name;
     this.url = formatNfsUrl(target);
-    this.#target = target;
+    // Earlier than whoever waits: its buffers are ours until we have answered.
+    const timeoutMs = Math.min(target.timeoutMs, options.deadlineMs ?? target.timeoutMs) * timeoutShare;
+    this.#target = { ...target, timeoutMs };
     this.#options = options;
   }
 
@@ -117,24 +120,6 @@ export class NfsReplica implements Replica {
     this.#late.settle(calls);
   }
 
-  /**
-   * Puts a copy in the place of each file that has unanswered writes, so that these meet a stale handle when they come
-   * after all. Answers those that could not be replaced (they have other names, or are not where they were): whoever
-   * brings the replica up to date makes these anew with all their names. For replicas without a fence, after `connect`
-   * and before anything is repaired; needs the replica's `.chiron` directory.
-   */
-  async replaceLateFiles({ signal }: { readonly signal: AbortSignal }): Promise<readonly LateCall[]> {
-    const left: LateCall[] = [];
-    for (const call of this.#late.list) {
-      if (call.kind !== "data") continue;
-      signal.throwIfAborted();
-      const replaced = await replaceFile(this, call, signal);
-      if (replaced) this.#late.settle([call]);
-      else left.push(call);
-    }
-    return left;
-  }
-
   async connect({ signal }: { readonly signal: AbortSignal }): Promise<void> {
     if (this.#session !== null) return;
     try {
@@ -150,9 +135,27 @@ export class NfsReplica implements Replica {
         throw error;
       }
       if (connection.protocol.fence === "session") this.#late.clear();
+      else await this.#replaceLateFiles(signal);
     } catch (error) {
+      await this.disconnect();
       if (error instanceof NfsError) throw new ReplicaError(this.name, `${this.url}: ${error.message}`, error);
       throw error;
+    }
+  }
+
+  /**
+   * Puts a copy in the place of each file that has unanswered writes: when these come after all they meet a stale handle.
+   * A file that has other names, or is not where it was, stays on the list.
+   */
+  async #replaceLateFiles(signal: AbortSignal): Promise<void> {
+    for (const call of this.#late.list) {
+      if (call.kind !== "data") continue;
+      signal.throwIfAborted();
+      if (await replaceFile(this, call, signal)) this.#late.settle([call]);
+      else {
+        const file = printable(call.object.name);
+        this.#options.logger?.warn("A late write may still change a file with several names", { file });
+      }
     }
   }
 
@@ -183,7 +186,7 @@ export class NfsReplica implements Replica {
     return {
       connection,
       protocol,
-      handles: new NfsHandles(protocol, root),
+      handles: new NfsHandles(root),
       unstable: new NfsUnstable(protocol),
       files: new NfsFiles(),
       rootIno: root.attr.ino,
@@ -220,10 +223,10 @@ export class NfsReplica implements Replica {
 
   /** Is this object's file still the one behind that handle? */
   async isStill(object: TreeObject, handle: FileHandle): Promise<boolean> {
-    const session = this.#session;
+    const session = this.#operation();
     if (session === null) return false;
     session.handles.distrust(object);
-    const known = await session.handles.find(object);
+    const known = await session.handles.find(session.protocol, object);
     return typeof known !== "number" && known.handle.equals(handle);
   }
 
@@ -233,15 +236,26 @@ export class NfsReplica implements Replica {
 
   // Finding objects.
 
-  /** Runs a call on an object's handle; if that is stale, finds the object again by its names and runs it once more. */
-  async #on(object: TreeObject, run: (session: Session, known: KnownObject) => Promise<number>): Promise<number> {
+  /** The session for one operation: all of its calls have answered by the same deadline. */
+  #operation(): Session | null {
     const session = this.#session;
+    if (session === null) return null;
+    return { ...session, protocol: session.protocol.within(performance.now() + this.#target.timeoutMs) };
+  }
+
+  /** Runs a call on an object's handle; if that is stale, finds the object again by its names and runs it once more. */
+  async #on(
+    object: TreeObject,
+    run: (session: Session, known: KnownObject) => Promise<number>,
+    session = this.#operation(),
+  ): Promise<number> {
     if (session === null) return -ENOTCONN;
-    const known = session.handles.known(object) ?? (await session.handles.find(object));
+    const { handles, protocol } = session;
+    const known = handles.known(object) ?? (await handles.find(protocol, object));
     const first = typeof known === "number" ? known : await run(session, known);
     if (first !== -ESTALE || object.parent === null) return first;
-    session.handles.distrust(object);
-    const again = await session.handles.find(object);
+    handles.distrust(object);
+    const again = await handles.find(protocol, object);
     return typeof again === "number" ? again : run(session, again);
   }
 
@@ -252,7 +266,7 @@ export class NfsReplica implements Replica {
   ): Promise<number> {
     return this.#on(a, (session, knownA) =>
       // The inner one has its own second try; a stale `a` is the outer one's to find again.
-      this.#on(b, (_session, knownB) => run(session, knownA, knownB)),
+      this.#on(b, (_session, knownB) => run(session, knownA, knownB), session),
     );
   }
 
@@ -561,14 +575,14 @@ export class NfsReplica implements Replica {
 
   /** Runs a call on an open file; if its handle is stale, on the file that has its name now. */
   async #onFile(handle: ReplicaHandle, run: (session: Session, file: NfsFile) => Promise<number>): Promise<number> {
-    const session = this.#session;
+    const session = this.#operation();
     if (session === null) return -ENOTCONN;
     const file = session.files.get(handle);
     if (file === undefined) return -EBADF;
     const result = await run(session, file);
     if (result !== -ESTALE || !file.followed) return result;
     session.handles.distrust(file.object);
-    const known = await session.handles.find(file.object);
+    const known = await session.handles.find(session.protocol, file.object);
     if (typeof known === "number" || known.handle.equals(file.handle)) return -ESTALE;
     const state = await session.protocol.open(known.handle, file.access);
     if (typeof state === "number") return state;
@@ -601,9 +615,9 @@ export class NfsReplica implements Replica {
       if (file.access === "read") return Promise.resolve(-EBADF);
       file.committed = false;
       const { writeBytes } = protocol.limits;
-      if (data.length <= writeBytes) return writeFully(unstable, file, data, position);
+      if (data.length <= writeBytes) return writeFully(protocol, unstable, file, data, position);
       return inParts(data.length, writeBytes, (start, end) =>
-        writeFully(unstable, file, data.subarray(start, end), position + start),
+        writeFully(protocol, unstable, file, data.subarray(start, end), position + start),
       );
     });
     if (isUnanswered(result)) this.#noteData(handle);
@@ -743,11 +757,17 @@ async function readFully(protocol: NfsProtocol, file: NfsFile, into: Uint8Array,
   }
 }
 
-async function writeFully(unstable: NfsUnstable, file: NfsFile, data: Uint8Array, position: number): Promise<number> {
+async function writeFully(
+  protocol: NfsProtocol,
+  unstable: NfsUnstable,
+  file: NfsFile,
+  data: Uint8Array,
+  position: number,
+): Promise<number> {
   let done = 0;
   while (done < data.length) {
     const part = done === 0 ? data : data.subarray(done);
-    const count = await unstable.write(file.handle, file.state, part, position + done);
+    const count = await unstable.write(protocol, file.handle, file.state, part, position + done);
     if (count < 0) return count;
     if (count === 0) return done;
     done += count;

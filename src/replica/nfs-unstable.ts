@@ -61,13 +61,19 @@ export class NfsUnstable {
     return this.#bytes;
   }
 
-  /** One WRITE; answers how many bytes the server took. */
-  async write(handle: FileHandle, state: OpenState | null, data: Uint8Array, position: number): Promise<number> {
+  /** One WRITE by `protocol` (which bounds its time); answers how many bytes the server took. */
+  async write(
+    protocol: NfsProtocol,
+    handle: FileHandle,
+    state: OpenState | null,
+    data: Uint8Array,
+    position: number,
+  ): Promise<number> {
     const file = this.#file(handle, state);
     if (file.rewriting !== null) await file.rewriting;
     file.inFlight++;
     const result: WriteResult = { stable: false, verifier: "" };
-    const written = await this.#protocol.write(handle, state, data, position, result);
+    const written = await protocol.write(handle, state, data, position, result);
     file.inFlight--;
     if (written > 0 && !result.stable) this.#keep(file, data.subarray(0, written), position, result.verifier);
     if (file.inFlight === 0) {

@@ -41,6 +41,7 @@ function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps)
   if (isNfsUrl(url)) {
     const nfs = openNfsReplica(name, url, {
       clientOwner: `chiron:${deps.volume}:${name}`,
+      deadlineMs: deps.deadlineMs,
       logger: deps.logger.child({ replica: name }),
     });
     return withDeadline(nfs, deps.deadlineMs);
