@@ -8,9 +8,9 @@ import { ENOENT, ENOTCONN, ENOTDIR, ETIMEDOUT, EXDEV } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import { withDeadline } from "./deadline.ts";
 import { LocalReplica } from "./local.ts";
-import { scratchFileSystem } from "./local-scratch.ts";
 import { OffloadedReplica } from "./offload.ts";
 import { type Replica, ReplicaError, type TreeObject } from "./replica.ts";
+import { scratchFileSystem } from "./testing/scratch-file-system.ts";
 
 const memory = scratchFileSystem("tmpfs");
 const disk = scratchFileSystem("ext4");

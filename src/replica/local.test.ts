@@ -1,9 +1,9 @@
 /** The contract on directories of real file systems: tmpfs, and ext4 on a loop device. */
 import { LocalReplica } from "./local.ts";
-import { scratchFileSystem } from "./local-scratch.ts";
 import { OffloadedReplica } from "./offload.ts";
 import type { Replica } from "./replica.ts";
 import { replicaContract } from "./testing/contract.ts";
+import { scratchFileSystem } from "./testing/scratch-file-system.ts";
 
 type Make = (options: { readonly name: string; readonly path: string }) => Replica;
 
