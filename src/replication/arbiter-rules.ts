@@ -10,7 +10,10 @@
  *   voters that it names, and of those that the record before it named.
  * - A member who cannot take the record leaves as well; if anyone fails while a newcomer joins, the newcomer is left out
  *   again. Either way the record is made anew, with the next number, for everyone.
- * - Replicas on which calls of an earlier process may still take effect are not here (`VoterView.quiet`).
+ * - Replicas on which calls of an earlier process may still take effect are not here (`VoterView.quiet`), and neither is a
+ *   voter that carries no record: what has forgotten, or is only the place where a witness should be mounted, has no vote.
+ * - The successor of a process on the same machine knows who is a member by every record that may be in force
+ *   (`certain`). Of two voters, one of these is enough for it: the other one, alone, would ask for it.
  */
 import { bestRecord, hasDiverged, type Position, type VoterRecord, type Voters, votersOf } from "./arbiter-record.ts";
 import type { QuorumLossCause } from "./errors.ts";
@@ -60,61 +63,50 @@ export function majorityOf(voters: number): number {
   return Math.floor(voters / 2) + 1;
 }
 
-/** `witness`: the one that was given for this mount, which may be new, or null. */
-export function decideMount(
-  views: readonly VoterView[],
-  options: { readonly forceDegraded: boolean; readonly witness: string | null },
-): MountDecision {
+export interface MountOptions {
+  readonly forceDegraded: boolean;
+  /** The one that was given for this mount, which may be new, or null. */
+  readonly witness: string | null;
+  /** For the successor of a process that was just serving: what that was certain of. */
+  readonly certain: readonly string[] | null;
+}
+
+export function decideMount(views: readonly VoterView[], options: MountOptions): MountDecision {
   const best = bestRecord(views.flatMap((view) => view.record ?? []));
   if (best === null) return { kind: "no-record" };
-  const quiet = views.filter((view) => view.quiet).map((view) => view.voter);
+  const quiet = views.filter((view) => view.quiet);
   const all = votersOf(best.voters);
-  const here = all.filter((voter) => quiet.includes(voter));
+  const here = all.filter((voter) => quiet.some((view) => view.voter === voter && view.record !== null));
   const members = best.members.filter((member) => here.includes(member));
   const term = Math.max(...views.map((view) => Math.max(view.term, view.record?.term ?? 0))) + 1;
+  const { clean } = best;
   const diverged = (among: readonly string[]): string[] =>
     views
       .filter(({ voter, record }) => !among.includes(voter) && record !== null && hasDiverged(record, best))
       .map((view) => view.voter);
 
   const reason = refusal(best, all.length, here.length, members.length);
-  if (reason === null) {
-    const voters = withWitness(best.voters, options.witness, quiet);
-    const isNew = voters.witness !== null && !here.includes(voters.witness) && quiet.includes(voters.witness);
-    const claimed = isNew && voters.witness !== null ? [...here, voters.witness] : here;
-    const { clean } = best;
-    return {
-      kind: "mount",
-      best,
-      term,
-      here: claimed,
-      members,
-      voters,
-      clean,
-      forced: false,
-      diverged: diverged(members),
-    };
+  const certain = members.filter((member) => options.certain?.includes(member));
+  const goesOn = reason === "member-missing" ? certain : reason === null ? members : [];
+  if (goesOn.length > 0) {
+    const reachable = quiet.map((view) => view.voter);
+    const voters = withWitness(best.voters, options.witness, reachable);
+    const added = votersOf(voters).filter((voter) => !here.includes(voter) && reachable.includes(voter));
+    const claimed = [...here, ...added];
+    const ends = { forced: false, diverged: diverged(goesOn) };
+    return { kind: "mount", best, term, here: claimed, members: goesOn, voters, clean, ...ends };
   }
   const survivors = members.length > 0 ? members : newestCopy(views, best, here);
   if (options.forceDegraded && survivors.length > 0) {
     const replicas = best.voters.replicas.filter((name) => here.includes(name));
     const witness = best.voters.witness !== null && here.includes(best.voters.witness) ? best.voters.witness : null;
     const voters = { replicas, witness };
-    return {
-      kind: "mount",
-      best,
-      term,
-      here,
-      members: survivors,
-      voters,
-      clean: best.clean,
-      forced: true,
-      diverged: diverged(survivors),
-    };
+    const ends = { forced: true, diverged: diverged(survivors) };
+    return { kind: "mount", best, term, here, members: survivors, voters, clean, ...ends };
   }
   const missing = all.filter((voter) => !here.includes(voter));
   const busy = views.filter((view) => !view.quiet).map((view) => view.voter);
-  return { kind: "refuse", reason, best, missing, busy };
+  return { kind: "refuse", reason: reason ?? "no-member", best, missing, busy };
 }
 
 /** The witness that was given for this mount becomes a voter once it is here, and is none without being given. */
@@ -197,10 +189,12 @@ export function recordRefused(recording: Recording, voter: string): Recording {
   return beginRecording({ ...record, seq: record.seq + 1, members }, before, null, { atMount, minMembers });
 }
 
-/** Members must all hold it; of the others only as many are asked as a majority needs. */
+/** Members must all hold it, and new voters should; of the others only as many are asked as a majority needs. */
 function firstNeeded(recording: Recording): string | undefined {
+  const { record, before, todo } = recording;
   const enough = hasMajorities(recording);
-  return recording.todo.find((voter) => !enough || recording.record.members.includes(voter));
+  const known = votersOf(before);
+  return todo.find((voter) => !enough || record.members.includes(voter) || !known.includes(voter));
 }
 
 function isInForce(recording: Recording): boolean {

@@ -17,6 +17,8 @@ interface MountOptions {
   readonly minInSync?: number;
   readonly forceDegraded?: boolean;
   readonly witness?: string | null;
+  readonly certain?: readonly string[];
+  readonly onCertain?: (members: readonly string[]) => void;
 }
 
 /** Replicas in memory, and arbiters as one mount after the other makes them. */
@@ -46,8 +48,13 @@ class Place {
     const witness = options.witness === undefined ? (this.replicas.has("witness") ? "witness" : null) : options.witness;
     return new VoterArbiter(
       names.map((name) => ({ name, files: new ReplicaControlFiles(this.replica(name)) })),
-      { log: silentLogger, now: () => new Date(0), isQuiet: (voter) => !notQuiet.includes(voter) },
-      { volumeId: "volume", witness, minInSync, forceDegraded },
+      {
+        log: silentLogger,
+        now: () => new Date(0),
+        isQuiet: (voter) => !notQuiet.includes(voter),
+        onCertain: options.onCertain ?? (() => {}),
+      },
+      { volumeId: "volume", witness, minInSync, forceDegraded, certain: options.certain ?? null },
     );
   }
 
@@ -281,4 +288,36 @@ test("only the newest record and claim stay on a voter", async () => {
   const files = new ReplicaControlFiles(place.replica("a"));
   assert.deepEqual(await start(files.list("membership")), ["3.1.json"]);
   assert.deepEqual(await start(files.list("terms")), ["3"]);
+});
+
+test("the successor of a process goes on with one of two replicas only if every record names it", async () => {
+  const told: (readonly string[])[] = [];
+  const onCertain = (members: readonly string[]) => told.push(members);
+  const place = await Place.make("a", "b");
+  await place.mount({ onCertain });
+  assert.deepEqual(told, [["a", "b"]]);
+  // It hangs on "b", and is replaced: nobody has expelled "a".
+  const second = await place.mount({ notQuiet: ["b"], certain: ["a", "b"], onCertain });
+  assert.deepEqual([second.current.members, second.claimed.forced], [["a"], false]);
+  await assert.rejects(place.mount({ without: ["a"] }), refuses("member-missing", /"a"/));
+
+  // It hangs on "b" while it expels "a": "a" must not go on.
+  const other = await Place.make("a", "b");
+  const third = await other.mount({ onCertain });
+  other.lose("b");
+  await assert.rejects(third.record(["b"], null, []), QuorumLostError);
+  assert.deepEqual(told.at(-1), ["b"]);
+  other.replica("b").heal();
+  await assert.rejects(other.mount({ notQuiet: ["b"], certain: ["b"] }), QuorumLostError);
+});
+
+test("a voter that has forgotten its record has no vote", async () => {
+  const place = await Place.make("a", "b", "witness");
+  const arbiter = await place.mount();
+  place.lose("b");
+  await arbiter.record(["a"], null, []);
+  place.replica("b").heal();
+  const files = new ReplicaControlFiles(place.replica("witness"));
+  for (const name of await start(files.list("membership"))) await start(files.remove(`membership/${name}`));
+  await assert.rejects(place.mount({ without: ["a"] }), QuorumLostError);
 });

@@ -52,6 +52,12 @@ export interface VoterArbiterDeps {
   readonly now: () => Date;
   /** False while calls of an earlier process may still take effect on this replica. */
   readonly isQuiet: (voter: string) => boolean;
+  /**
+   * Members by every record that may be in force now: told before one that says otherwise is begun, and when it is in
+   * force. The successor of this process has to be given what was told last (`VoterArbiterOptions.certain`), so keep it
+   * where it outlives the process, though not the machine.
+   */
+  readonly onCertain?: (members: readonly string[]) => void;
 }
 
 export interface VoterArbiterOptions {
@@ -60,6 +66,8 @@ export interface VoterArbiterOptions {
   readonly witness: string | null;
   readonly minInSync: number;
   readonly forceDegraded: boolean;
+  /** Of a process of the same mount that was just serving and is gone, what it told last (`onCertain`). */
+  readonly certain?: readonly string[] | null;
 }
 
 /** What was found at the mount, and stays true for it. */
@@ -82,6 +90,7 @@ export class VoterArbiter implements Arbiter {
   /** The last number tried in our term, whatever became of it. */
   #last: Position = { term: 0, seq: 0 };
   #inDoubt = false;
+  #certain: readonly string[];
   /** What is wrong with voters, for messages. */
   readonly #problems = new Map<string, string>();
 
@@ -90,6 +99,7 @@ export class VoterArbiter implements Arbiter {
     this.#voters = new Map(voters.map(({ name, files }) => [name, files]));
     this.#deps = deps;
     this.#options = options;
+    this.#certain = options.certain ?? [];
   }
 
   /** Of the claim that succeeded. */
@@ -138,7 +148,7 @@ export class VoterArbiter implements Arbiter {
 
   /** The best record that can be seen now, without claiming anything. */
   async peek(): Promise<VoterRecord | null> {
-    const choice = decideMount(await this.#views(), { forceDegraded: false, witness: null });
+    const choice = decideMount(await this.#views(), { forceDegraded: false, witness: null, certain: null });
     return choice.kind === "no-record" ? null : choice.best;
   }
 
@@ -146,8 +156,8 @@ export class VoterArbiter implements Arbiter {
     const failed = new Set<string>();
     for (;;) {
       const views = (await this.#views()).filter((view) => !failed.has(view.voter));
-      const { forceDegraded, witness } = this.#options;
-      const choice = decideMount(views, { forceDegraded, witness });
+      const { forceDegraded, witness, certain = null } = this.#options;
+      const choice = decideMount(views, { forceDegraded, witness, certain });
       if (choice.kind === "no-record") throw this.#noRecord();
       if (choice.kind === "refuse") throw this.#refused(choice.reason, choice.best, choice.missing, choice.busy);
       const failing = await this.#claimTerm(choice);
@@ -206,6 +216,7 @@ export class VoterArbiter implements Arbiter {
     let recording = begun;
     for (;;) {
       const step = nextRecordStep(recording);
+      if (step.kind !== "failed") this.#tellCertain(recording.record.members, step.kind === "in-force");
       this.#last = { term: recording.record.term, seq: recording.record.seq };
       if (step.kind === "in-force") return { recording, reason: null };
       if (step.kind === "failed") return { recording, reason: step.reason };
@@ -218,6 +229,13 @@ export class VoterArbiter implements Arbiter {
         recording = withAbsent(recordRefused(recording, voter), voter, this.#deps.now().toISOString());
       }
     }
+  }
+
+  #tellCertain(members: readonly string[], inForce: boolean): void {
+    const certain = inForce ? members : this.#certain.filter((name) => members.includes(name));
+    if (certain.length === this.#certain.length && certain.every((name) => this.#certain.includes(name))) return;
+    this.#certain = certain;
+    this.#deps.onCertain?.(certain);
   }
 
   async #tryPlace(voter: string, files: ControlFiles, record: VoterRecord): Promise<boolean> {

@@ -36,6 +36,8 @@ export type Rule =
   | "expel-first"
   /** A record is never replaced by an older one. */
   | "immutable"
+  /** A successor goes on with those alone who are members by every record that may be in force. */
+  | "certain"
   /** After an unclean stop the members are made alike before they are served. */
   | "alike";
 
@@ -86,6 +88,8 @@ export interface State {
   readonly acknowledged: number;
   readonly version: number;
   readonly process: Process;
+  /** What the last process on this machine was certain of; null after a crash of the machine, and an unmount. */
+  readonly certain: readonly string[] | null;
 }
 export type Step = readonly [label: string, next: State];
 
@@ -118,7 +122,7 @@ export class World {
       past: [],
     };
     const voter: Voter = { data: 0, record, term: 1, late: -1, lateRecord: null };
-    return { voters: this.#names.map(() => voter), acknowledged: 0, version: 0, process: stopped };
+    return { voters: this.#names.map(() => voter), acknowledged: 0, version: 0, process: stopped, certain: null };
   }
 
   inside({ process, voters }: State): boolean {
@@ -146,7 +150,8 @@ export class World {
     const into: Step[] = [];
     this.#lateEffects(state, into);
     const { process } = state;
-    if (process.at !== "stopped") into.push(["crash", { ...state, process: stopped }]);
+    if (process.at !== "stopped") into.push(["the process crashes", { ...state, process: stopped }]);
+    if (state.certain !== null) into.push(["the machine crashes", { ...state, process: stopped, certain: null }]);
     switch (process.at) {
       case "stopped":
         this.#mount(state, into);
@@ -196,7 +201,11 @@ export class World {
         const { record, term, late } = this.#voter(state.voters, name);
         return { voter: name, record, term, quiet: late < 0 || this.#options.without === "late" };
       });
-      const choice = decideMount(views, { forceDegraded: false, witness: this.#witness });
+      const choice = decideMount(views, {
+        forceDegraded: false,
+        witness: this.#witness,
+        certain: this.#options.without === "certain" && state.certain !== null ? this.#replicas : state.certain,
+      });
       if (choice.kind !== "mount") continue;
       const { best, members, term, clean } = choice;
       const then = clean ? "mounted clean" : "mounted";
@@ -231,10 +240,11 @@ export class World {
     into.push([`${label}, claim ${term}`, this.#recording(claimed, recording, null, then)]);
   }
 
-  #record(state: State, process: Process & { at: "recording" }, into: Step[]): void {
+  #record(before: State, process: Process & { at: "recording" }, into: Step[]): void {
     const { recording, serving, then } = process;
     const { record } = recording;
     const step = nextRecordStep(recording);
+    const state = step.kind === "failed" ? before : this.#know(before, record.members, step.kind === "in-force");
     if (step.kind === "write") {
       const { voter } = step;
       const { record: held, term, lateRecord } = this.#voter(state.voters, voter);
@@ -266,7 +276,7 @@ export class World {
       return;
     }
     if (then === "release") {
-      into.push(["released", { ...state, process: stopped }]);
+      into.push(["released", { ...state, process: stopped, certain: null }]);
       return;
     }
     const joiner = then === "join" ? (record.members.find((name) => !serving.inSync.includes(name)) ?? null) : null;
@@ -279,6 +289,13 @@ export class World {
     const acknowledged = then === "acknowledge" ? state.version : state.acknowledged;
     const at = now.inSync.length < this.#options.minInSync ? "lost" : then === "alike" ? "unlike" : "serving";
     into.push([then, { ...state, acknowledged, process: { at, serving: now } }]);
+  }
+
+  /** Of more than two voters a majority is needed anyway. */
+  #know(state: State, members: readonly string[], inForce: boolean): State {
+    if (this.#names.length > 2) return state;
+    const certain = inForce ? members : (state.certain?.filter((name) => members.includes(name)) ?? null);
+    return { ...state, certain };
   }
 
   #makeAlike(state: State, serving: Serving, into: Step[]): void {
@@ -429,8 +446,8 @@ export class World {
   }
 
   /** Equal states have equal keys. */
-  key({ voters, acknowledged, version, process }: State): string {
-    let key = `${acknowledged}${version}`;
+  key({ voters, acknowledged, version, process, certain }: State): string {
+    let key = `${acknowledged}${version}${certain === null ? "" : `=${certain.join("")}`}`;
     for (const { data, record, term, late, lateRecord } of voters) {
       key += `|${data}${late}${recordKey(record)}t${term}${lateRecord === null ? "" : recordKey(lateRecord)}`;
     }
