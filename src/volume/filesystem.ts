@@ -291,9 +291,22 @@ export class VolumeFileSystem implements FileSystem {
 
   setattr(_request: Request, id: NodeId, change: SetAttrIn, out: AttrOut): Answer {
     const node = this.#deps.table.get(id);
-    if (node === undefined || node.detached) return -ESTALE;
+    if (node === undefined) return -ESTALE;
     if (this.#options.readOnly) return -EROFS;
-    return start(this.#setattr(node, change, out));
+    return node.detached ? this.#setattrRemoved(node, change, out) : start(this.#setattr(node, change, out));
+  }
+
+  /** No replica has it any more: it changes for those alone who still hold it. With the write-back cache the kernel
+   *  flushes the times of a file that is gone, and an error would be syncfs's. */
+  #setattrRemoved(node: TreeNode, change: SetAttrIn, out: AttrOut): number {
+    const attr = this.#removed.get(node) ?? new FileAttr();
+    attr.ino = node.ino;
+    attr.mode = change.mode === null ? attr.mode | node.type : node.type | (change.mode & 0o7777);
+    attr.uid = change.uid ?? attr.uid;
+    attr.gid = change.gid ?? attr.gid;
+    this.#removed.set(node, attr);
+    out.attr.copyFrom(attr);
+    return 0;
   }
 
   *#setattr(node: TreeNode, change: SetAttrIn, out: AttrOut): Op<number> {
