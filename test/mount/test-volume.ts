@@ -1,6 +1,6 @@
 /** A volume mounted as a user mounts it, by `chiron mount`, over replicas that a test can break. */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { VolumeStatus } from "../../src/replication/model.ts";
@@ -33,6 +33,7 @@ export class TestVolume implements AsyncDisposable {
   static async start(options: TestVolumeOptions = {}): Promise<TestVolume> {
     const volume = new TestVolume(mkdtempSync(join(tmpdir(), "chiron-test-")), options);
     try {
+      chmodSync(volume.base, 0o755); // programs run as other users, too
       mkdirSync(volume.mountpoint);
       for (const [index, make] of (options.disks ?? [directoryDisk, directoryDisk]).entries()) {
         volume.disks.push(await make(volume.base, names[index] as string));
