@@ -242,6 +242,42 @@ print(os.waitpid(pid, 0)[1])
     assert.deepEqual(mounted.log, []);
   });
 
+  test("asks a file system that keeps locks itself, which may wait and be interrupted", options, async () => {
+    await using mounted = await serve("serve-memory.ts", "--locks");
+    await mounted.python(`
+import fcntl, os, signal, struct, time
+fd = os.open("f", os.O_RDWR | os.O_CREAT, 0o644)
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        os.close(fd)
+        try: work(os.open("f", os.O_RDWR)); os._exit(0)
+        except BlockingIOError: os._exit(11)
+        except InterruptedError: os._exit(4)
+    return pid
+def status(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+fcntl.lockf(fd, fcntl.LOCK_EX, 10, 5)
+assert status(child(lambda f: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 7))) == 11
+assert status(child(lambda f: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 0))) == 0
+def ask(f):
+    got = struct.unpack("hhqqi4x", fcntl.fcntl(f, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)))
+    assert got[:4] == (fcntl.F_WRLCK, 0, 5, 10) and got[4] == os.getppid(), got
+assert status(child(ask)) == 0
+waiting = child(lambda f: fcntl.lockf(f, fcntl.LOCK_EX))
+time.sleep(0.2); assert os.waitpid(waiting, os.WNOHANG)[0] == 0
+fcntl.lockf(fd, fcntl.LOCK_UN, 3, 5); time.sleep(0.1); assert os.waitpid(waiting, os.WNOHANG)[0] == 0
+fcntl.lockf(fd, fcntl.LOCK_UN); assert status(waiting) == 0
+fcntl.flock(fd, fcntl.LOCK_EX)
+def interrupted(f):
+    def stop(*_): raise InterruptedError
+    signal.signal(signal.SIGUSR1, stop)
+    fcntl.flock(f, fcntl.LOCK_EX)
+waiting = child(interrupted); time.sleep(0.3); os.kill(waiting, signal.SIGUSR1); assert status(waiting) == 4
+waiting = child(lambda f: fcntl.flock(f, fcntl.LOCK_SH)); time.sleep(0.2); os.close(fd); assert status(waiting) == 0
+`);
+    assert.deepEqual(mounted.log, []);
+  });
+
   test("leaves access control lists to the kernel, and the umask to the file system", options, async () => {
     await using mounted = await serve("serve-memory.ts", "--acl");
     await mounted.python(`

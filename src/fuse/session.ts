@@ -45,6 +45,8 @@ export type SessionEnd = "unmounted" | "stopped";
 
 /** Beyond the data of a WRITE: its header and fields, and room for what else the kernel sends. */
 const frameMarginBytes = 4096;
+/** Buffers hold at least this much: attributes and listings are up to 64 KiB, whatever was agreed for data. */
+const leastBytes = 1 << 17;
 /** How many buffers stay when nothing is pending. */
 const keptBuffers = 2;
 /** INTERRUPTs that nothing was pending for, remembered in case they overtook their requests. */
@@ -87,7 +89,7 @@ export class FuseSession {
     const { promise, resolve } = Promise.withResolvers<SessionEnd>();
     this.ended = promise;
     this.#end = resolve;
-    this.#maxWriteBytes = this.#options.maxWriteBytes;
+    this.#maxWriteBytes = Math.max(this.#options.maxWriteBytes, leastBytes);
     this.#frame = this.#frames.take();
     this.#payload = this.#payloads.take();
     const session = this;
@@ -122,8 +124,8 @@ export class FuseSession {
   }
 
   /**
-   * Goes on where an earlier session ended, in whatever way. `negotiated`: what that had agreed; null if it never came
-   * to that. Answers whether requests that were in flight come again; "unsupported": kernels before 6.9 keep them, and
+   * Goes on where an earlier session ended, in whatever way. `negotiated`: what that had agreed; null only if it never
+   * came to that (the kernel then sends FUSE_INIT again). Answers whether requests that were in flight come again; "unsupported": kernels before 6.9 keep them, and
    * those who wait for them, until `fail` answers them.
    */
   resume(negotiated: Negotiated | null): "resent" | "unsupported" {

@@ -1,5 +1,5 @@
 /**
- * Mounts a file system in memory: `serve-memory.ts MOUNTPOINT [--later] [--hang] [--writeback] [--acl] [--ticks]`. Says
+ * Mounts a file system in memory: `serve-memory.ts MOUNTPOINT [--later] [--hang] [--writeback] [--acl] [--ticks] [--locks]`. Says
  * "ready" when it is mounted, unmounts on SIGTERM. On SIGUSR1 one session ends and another goes on; on SIGUSR2 a file
  * "changed" appears behind the kernel's back and then the kernel is told.
  */
@@ -12,6 +12,7 @@ import { type FileSystem, ROOT_NODE } from "../filesystem.ts";
 import { FuseSession } from "../session.ts";
 import { answerLater, hangingFsync } from "./answer-later.ts";
 import { MemoryFileSystem } from "./memory-file-system.ts";
+import { LockingFileSystem } from "./memory-locks.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -20,6 +21,7 @@ const { values, positionals } = parseArgs({
     hang: { type: "boolean", default: false },
     writeback: { type: "boolean", default: false },
     acl: { type: "boolean", default: false },
+    locks: { type: "boolean", default: false },
     ticks: { type: "boolean", default: false },
     spin: { type: "string", default: "50" },
   },
@@ -27,7 +29,7 @@ const { values, positionals } = parseArgs({
 const [mountpoint] = positionals;
 if (mountpoint === undefined) throw new Error("usage: serve-memory.ts MOUNTPOINT");
 
-const memory = new MemoryFileSystem();
+const memory = values.locks ? new LockingFileSystem() : new MemoryFileSystem();
 let fileSystem: FileSystem = memory;
 if (values.later) fileSystem = answerLater(fileSystem);
 if (values.hang) fileSystem = hangingFsync(fileSystem);
