@@ -1,4 +1,5 @@
 /** The contract on directories of real file systems: tmpfs, and ext4 on a loop device. */
+import { withDeadline } from "./deadline.ts";
 import { LocalReplica } from "./local.ts";
 import { OffloadedReplica } from "./offload.ts";
 import type { Replica } from "./replica.ts";
@@ -12,6 +13,7 @@ const kinds: readonly (readonly [kind: string, type: "tmpfs" | "ext4", make: Mak
   ["local directory", "ext4", (options) => new LocalReplica(options)],
   ["local directory without io_uring", "ext4", (options) => new LocalReplica({ ...options, ioUring: false })],
   ["directory on threads", "ext4", (options) => new OffloadedReplica(options)],
+  ["directory on threads, with deadlines", "tmpfs", (options) => withDeadline(new OffloadedReplica(options), 60_000)],
 ];
 
 for (const [kind, type, make] of kinds) {
