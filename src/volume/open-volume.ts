@@ -28,11 +28,15 @@ export interface OpenRequest {
   readonly avoid: readonly string[];
   /** The term of the earlier process, 0 for none: whoever has claimed a newer one has taken the volume over. */
   readonly term: number;
+  /** Indices of the replicas that the earlier process knew for members by every record; null if there was none. */
+  readonly certain: readonly number[] | null;
 }
 
 export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs" | "volume"> {
   readonly log: Logger;
   readonly locks: ReplicaLocks;
+  /** Keeps for a successor of this process who is a member by every record (`VoterArbiterDeps.onCertain`). */
+  readonly onCertain: (replicas: readonly number[]) => void;
 }
 
 /** What was found and made ready. */
@@ -93,16 +97,20 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   const usable = identity.kind === "existing" ? identity.usable : names;
   const voters = names.filter((name) => usable.includes(name)).map((name) => ({ name, files: files(name) }));
   if (witness !== null) voters.push({ name: WITNESS, files: witness });
-  const few = names.length + (witness === null ? 0 : 1) <= 2;
   const arbiter = new VoterArbiter(
     voters,
-    { log: deps.log, now: () => new Date(), isQuiet: (voter) => !avoid.includes(voter) },
+    {
+      log: deps.log,
+      now: () => new Date(),
+      isQuiet: (voter) => !avoid.includes(voter),
+      onCertain: (members) => deps.onCertain(members.map((name) => config.replicas.findIndex((r) => r.name === name))),
+    },
     {
       volumeId,
       witness: witness === null ? null : WITNESS,
       minInSync: config.minInSyncReplicas,
-      // The same mount goes on, so it may expel as it could have a moment ago: with two voters, one.
-      forceDegraded: config.forceDegraded || (resumed && few),
+      forceDegraded: config.forceDegraded,
+      certain: request.certain?.map((index) => config.replicas[index]?.name ?? "") ?? null,
     },
   );
   if (identity.kind === "new") {
@@ -112,7 +120,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     lockAll(config, names, [], resumed, deps.locks);
     await arbiter.initialize(identity.inSync);
     const now = new Date();
-    for (const name of identity.inSync) await start(writeMarker(files(name), volumeId, name, now));
+    for (const name of names) await start(writeMarker(files(name), volumeId, name, now));
   } else {
     lockAll(config, usable, avoid, resumed, deps.locks);
     const best = await arbiter.peek();

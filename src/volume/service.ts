@@ -21,7 +21,7 @@ import { openVolume } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
-import { loadNegotiated, loadTerm, saveTerm } from "./state-facts.ts";
+import { loadCertain, loadNegotiated, loadTerm, saveCertain, saveTerm } from "./state-facts.ts";
 import { StateLog } from "./state-log.ts";
 import { STATE_PAGE_BYTES, STATE_PAGE_NAME, StatePageWriter } from "./state-page.ts";
 import { Volume } from "./volume.ts";
@@ -60,7 +60,12 @@ export class VolumeService {
       const locks = new ReplicaLocks();
       const term = resumed ? loadTerm(stateLog) : 0;
       const metrics = config.metricsAddress === null ? null : new VolumeMetrics();
-      const opened = await openVolume({ config, resumed, avoid, term }, { page, log: deps.log, locks, metrics });
+      const certain = resumed ? loadCertain(stateLog) : null;
+      const onCertain = (replicas: readonly number[]) => saveCertain(stateLog, replicas);
+      const opened = await openVolume(
+        { config, resumed, avoid, term, certain },
+        { page, log: deps.log, locks, metrics, onCertain },
+      );
       saveTerm(stateLog, opened.recorded.term);
       let service: VolumeService | null = null;
       const volume = new Volume(opened, {

@@ -3,7 +3,8 @@
  * replica before they were exchanged.
  *
  *   u32 agreed @0 (1 once it is), u32 minor @4, u64 flags @8, u32 largest write @16
- *   f64 term @168 that the volume was last claimed with
+ *   f64 term @168 that the volume was last claimed with, u32 certain @176: bits of the replicas that are members by every
+ *   record that may be in force
  *   u64 unique @24 of the exchange, u32 replicas @32 (bits), f64 pairs @40: two for each of 8 replicas
  */
 import type { Negotiated } from "../fuse/filesystem.ts";
@@ -36,6 +37,20 @@ export function saveTerm(log: StateLog, term: number): void {
 
 export function loadTerm(log: StateLog): number {
   return log.facts().getFloat64(168, true);
+}
+
+/** `certain`: indices of the replicas that are members by every record that may be in force. */
+export function saveCertain(log: StateLog, certain: readonly number[]): void {
+  log.facts().setUint32(
+    176,
+    certain.reduce((bits, replica) => bits | (1 << replica), 0),
+    true,
+  );
+}
+
+export function loadCertain(log: StateLog): readonly number[] {
+  const bits = log.facts().getUint32(176, true);
+  return Array.from({ length: MAX_REPLICAS }, (_, i) => i).filter((i) => (bits & (1 << i)) !== 0);
 }
 
 /** Of the request with this number. The kernel has one exchange of two names under way at a time, we remember the last. */
