@@ -1,0 +1,156 @@
+/** The volume process is killed and stopped while an application works: it sees pauses, never an error. */
+import { describe, test } from "node:test";
+import { seeded } from "../../src/replica/testing/random.ts";
+import { cannotMount, eventually, shell } from "../mount/command.ts";
+import { LoopDisk } from "../mount/disk.ts";
+import { TestVolume } from "../mount/test-volume.ts";
+import { Workload } from "../mount/workload.ts";
+
+const reason = await cannotMount();
+const seed = Number(process.env["CHIRON_SEED"] ?? Date.now() % 100_000);
+const kills = Number(process.env["CHIRON_KILLS"] ?? 40);
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+describe(`the volume process fails under an application (seed ${seed})`, { skip: reason ?? false }, () => {
+  for (const writeCache of ["none", "write-back"]) {
+    test(`kill -9 at ${kills} random moments, write cache ${writeCache}`, { timeout: 400_000 }, async (t) => {
+      const choose = seeded(seed);
+      // More restarts in a minute than a volume that really crashes would be given.
+      await using volume = await TestVolume.start({ args: ["--write-cache", writeCache] });
+      const application = new Workload(volume.mountpoint, seed);
+      try {
+        await application.goesOn();
+        for (let kill = 0; kill < kills; kill++) {
+          await pause(choose(400));
+          await killVolumeProcess(volume, "SIGKILL");
+          if (kill % 4 === 3) await application.goesOn(50);
+        }
+        await application.goesOn();
+        await application.finish();
+        t.diagnostic(`${application.operations} operations, the slowest took ${application.slowestMs} ms`);
+        await volume.healthy();
+        await volume.unmount();
+        await volume.assertEqual();
+      } catch (error) {
+        throw new Error(`seed ${seed}: ${(error as Error).message}\n${volume.log()}`, { cause: error });
+      } finally {
+        application.kill();
+      }
+    });
+  }
+
+  test("SIGSTOP: it is replaced", { timeout: 300_000 }, async () => {
+    await using volume = await TestVolume.start({ args: ["--deadline", "2s"] });
+    const application = new Workload(volume.mountpoint, seed);
+    try {
+      for (let round = 0; round < 3; round++) {
+        await application.goesOn();
+        await killVolumeProcess(volume, "SIGSTOP");
+      }
+      await application.goesOn();
+      await application.finish();
+      await volume.healthy();
+      await volume.unmount();
+      await volume.assertEqual();
+    } catch (error) {
+      throw new Error(`seed ${seed}: ${(error as Error).message}\n${volume.log()}`, { cause: error });
+    } finally {
+      application.kill();
+    }
+  });
+
+  test("everything is killed at once, and what was written is there after the next mount", { timeout: 300_000 }, async () => {
+    await using volume = await TestVolume.start();
+    for (let round = 0; round < 4; round++) {
+      const application = new Workload(volume.mountpoint, seed + round, "--processes", "2");
+      await application.goesOn(200);
+      await killEverything(volume);
+      application.kill();
+      await shell(`umount -l "${volume.mountpoint}" 2>/dev/null || true`);
+      await volume.mount();
+      await volume.healthy();
+      await shell(`find "${volume.mountpoint}" -type f -exec cat {} + > /dev/null; rm -rf "${volume.mountpoint}"/w*`);
+      await volume.unmount();
+      await volume.assertEqual();
+      await volume.mount();
+    }
+  });
+
+  for (const type of ["ext4", "xfs"] as const) {
+    test(`the power is cut on all replicas (${type}): they are made alike, and what was fsynced is there`, { timeout: 400_000 }, async () => {
+      await using volume = await TestVolume.start({ disks: [LoopDisk.make(type), LoopDisk.make(type)] });
+      for (let round = 0; round < 3; round++) {
+        const application = new Workload(volume.mountpoint, seed + round);
+        try {
+          await application.goesOn(200);
+          const file = `${volume.mountpoint}/synced-${round}`;
+          await shell(`echo "round ${round}" > "${file}"; sync "${file}"; sync "${volume.mountpoint}"; echo later >> "${file}"`);
+          await application.goesOn(50);
+          // Not at one moment: each loses something else.
+          for (const disk of volume.disks) await (disk as LoopDisk).cutPower();
+          await killEverything(volume);
+        } finally {
+          application.kill();
+        }
+        await shell(`umount -l "${volume.mountpoint}" 2>/dev/null || true`);
+        for (const disk of volume.disks) await (disk as LoopDisk).powerOn();
+        await volume.mount();
+        await volume.healthy();
+        for (let earlier = 0; earlier <= round; earlier++) {
+          await shell(`head -n 1 "${volume.mountpoint}/synced-${earlier}" | grep -qx "round ${earlier}"`);
+        }
+        await volume.unmount();
+        await volume.assertEqual();
+        await volume.mount();
+        await shell(`rm -rf "${volume.mountpoint}"/w*`);
+      }
+    });
+  }
+
+  test("kill -9 in the middle of a resync: it goes on", { timeout: 300_000 }, async () => {
+    await using volume = await TestVolume.start({ args: ["--resync-bandwidth", "4M"] });
+    await shell(`cd "${volume.mountpoint}"; for i in $(seq 40); do head -c 512K /dev/urandom > base-$i; done`);
+    await volume.chiron("replica", "disable", volume.mountpoint, "b");
+    const application = new Workload(volume.mountpoint, seed);
+    try {
+      await application.goesOn();
+      await shell(`cd "${volume.mountpoint}"; for i in $(seq 30); do head -c 512K /dev/urandom > base-$i; done`);
+      await volume.chiron("replica", "enable", volume.mountpoint, "b");
+      for (let kill = 0; kill < 3; kill++) {
+        await volume.until("the resync runs", ({ state }) => state === "Syncing");
+        await pause(500);
+        await killVolumeProcess(volume, "SIGKILL");
+        await application.goesOn(50);
+      }
+      await application.goesOn();
+      await volume.healthy();
+      await application.finish();
+      await volume.unmount();
+      await volume.assertEqual();
+    } catch (error) {
+      throw new Error(`seed ${seed}: ${(error as Error).message}\n${volume.log()}`, { cause: error });
+    } finally {
+      application.kill();
+    }
+  });
+});
+
+/** The process that serves now, as the status says. */
+async function killVolumeProcess(volume: TestVolume, signal: "SIGKILL" | "SIGSTOP"): Promise<void> {
+  const pid = await eventually("a volume process serves", async () => {
+    try {
+      return (await volume.status()).pid || null;
+    } catch {
+      return null;
+    }
+  });
+  process.kill(pid, signal);
+}
+
+/** Holder, volume process and spare, at once: those whose log is this volume's. */
+async function killEverything(volume: TestVolume): Promise<void> {
+  const pids = await volume.processes();
+  for (const pid of pids) process.kill(pid, "SIGSTOP"); // so that none starts another
+  for (const pid of await volume.processes()) process.kill(pid, "SIGKILL");
+}
