@@ -191,7 +191,7 @@ function speakV4({ url, addresses, credential, reservedPort }: Route, port: numb
 /** The error as one line for people. */
 function explain(error: unknown, version: string, server: string, addresses: readonly string[]): unknown {
   if (error instanceof NfsError) {
-    if (error.errno === -ETIMEDOUT) return new NfsError(timeoutText(server), -ETIMEDOUT, { cause: error });
+    if (error.errno === -ETIMEDOUT) return new NfsError(timeoutText(server), -ETIMEDOUT);
     if (error.errno === -EPROTONOSUPPORT) {
       return new NfsError(`${server} does not serve NFS v${version}: choose another version`, error.errno);
     }

@@ -14,6 +14,7 @@ import { tryLater } from "./nfs3-wire.ts";
 import { errnoOfStatus4, Nfs4Status, Op, sessionIdBytes } from "./nfs4-wire.ts";
 import { plain, repeated } from "./repeated.ts";
 import type { RpcClient } from "./rpc-client.ts";
+import { EPROTONOSUPPORT } from "./rpc-message.ts";
 import type { XdrReader, XdrWriter } from "./xdr.ts";
 
 export type SessionLoss = "fenced" | "restarted";
@@ -144,14 +145,28 @@ export class Nfs4Session {
 
   /** Makes the session, which ends those of all earlier clients with this owner. 0 or a negative errno. */
   async start(): Promise<number> {
-    let result = await this.#exchangeId(0);
-    if (result === errnoOfStatus4(10021) && this.#minor === 2) {
-      this.#minor = 1;
-      result = await this.#exchangeId(0);
-    }
-    if (result === 0) result = await this.#createSession();
+    const result = await this.#establish(performance.now() + this.#options.timeoutMs);
     if (result === 0) this.#state = "alive";
     return result;
+  }
+
+  /**
+   * EXCHANGE_ID and CREATE_SESSION, again while the server needs time, or has just handled another EXCHANGE_ID with our
+   * owner: one of an attempt that was given up may arrive in between.
+   */
+  async #establish(until: number): Promise<number> {
+    for (;;) {
+      let result = await this.#exchangeId(0);
+      if (result === -EPROTONOSUPPORT && this.#minor === 2) {
+        this.#minor = 1;
+        continue;
+      }
+      if (result === 0) result = await this.#createSession();
+      const again = result === -tryLater || result === Nfs4Status.staleClientId || result === Nfs4Status.seqMisordered;
+      if (!again) return result;
+      if (performance.now() + 100 > until) return -ETIMEDOUT;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
   }
 
   /** Sends a SEQUENCE now and then while nothing else does, so that the lease goes on. */
@@ -303,12 +318,8 @@ export class Nfs4Session {
     if (known !== 0) this.#options.onLoss("restarted");
     for (const wake of this.#waiting.splice(0)) wake(null);
     if (!(await this.#options.mayResume())) return this.#fence();
-    let made = -tryLater;
-    while (made === -tryLater && performance.now() < until) {
-      made = known === 0 ? 0 : await this.#exchangeId(0);
-      if (made === 0) made = await this.#createSession();
-      if (made === -tryLater) await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+    // Still the one that the server knows: a session of this client can be made, and no other is ended by that.
+    const made = known === 0 ? await this.#createSession() : await this.#establish(until);
     if (made < 0) return false;
     if (!(await this.#options.mayResume())) return this.#fence();
     await this.#options.onRenewed();

@@ -12,11 +12,14 @@ import {
   EISDIR,
   ENODATA,
   ENOENT,
+  ENOTCONN,
   ENOTDIR,
   EOPNOTSUPP,
   EPROTO,
   ERANGE,
   ESTALE,
+  ETIMEDOUT,
+  errnoName,
 } from "../util/errno.ts";
 import { S_IFMT } from "../util/file-attr.ts";
 import { decodeDev } from "./nfs3-wire.ts";
@@ -752,5 +755,6 @@ function refusal(errno: number): NfsError {
   if (errno === -EPROTONOSUPPORT) return new NfsError("the server does not serve NFS v4.1", errno);
   if (errno === -EACCES) return new NfsError("the server refuses this host: check the export's list of clients", errno);
   if (errno === -ESTALE) return new NfsError("another process took the replica over at the same moment", errno);
-  return new NfsError("the server does not answer as an NFS v4.1 server should", settled(errno));
+  if (errno === -ETIMEDOUT || errno === -ENOTCONN) return new NfsError("the server does not answer", errno);
+  return new NfsError(`the server refuses an NFS v4.1 session (${errnoName(errno)}): see its log`, settled(errno));
 }
