@@ -1,0 +1,191 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { test } from "node:test";
+import { chironProgram, type Outcome, run, Sandbox, sh } from "./sandbox.ts";
+
+/** Everything below a directory, with contents: what a refused mount must not change. */
+async function snapshot(directory: string): Promise<string> {
+  const { stdout } = await sh(
+    `cd ${directory} && find . -path ./run -prune -o -path ./log -prune -o -printf '%p %y %m %T@\\n' | sort`,
+  );
+  return stdout;
+}
+
+function refused({ code, stdout, stderr }: Outcome, expected: number, message: RegExp): void {
+  assert.deepEqual([code, stdout, stderr.trimEnd().split("\n").length], [expected, "", 1], stderr);
+  assert.match(stderr, /^chiron: /);
+  assert.match(stderr, message);
+}
+
+test("each kind of bad input gets one line that says what to do, and its own exit code", async (context) => {
+  const box = new Sandbox(context);
+  const [a, b] = [box.makeDirectory("a"), box.makeDirectory("b")];
+  writeFileSync(box.path("file"), "x");
+  mkdirSync(box.path("a/inner"));
+  mkdirSync(box.path("mnt/below"));
+  symlinkSync("a", box.path("link"));
+  const before = await snapshot(box.directory);
+  const mount = (...argv: string[]) => box.chiron("mount", "--log", box.log, ...argv);
+  const two = ["--replica", a, "--replica", b];
+  const cases: [Promise<Outcome>, number, RegExp][] = [
+    [mount(box.mountpoint), 64, /No replica/],
+    [mount(...two), 64, /Where to mount/],
+    [mount(...two, "--min-in-sink", "1", box.mountpoint), 64, /unknown option '--min-in-sink'.*--min-in-sync/s],
+    [mount(...two, "-o", "big_writes", box.mountpoint), 64, /big_writes/],
+    [mount(...Array.from({ length: 9 }, () => ["--replica", a]).flat(), box.mountpoint), 64, /8 are possible/],
+    [mount("--replica", `a=${a}`, "--replica", `a=${b}`, box.mountpoint), 64, /called "a"/],
+    [mount("--replica", a, "--replica", box.path("none"), box.mountpoint), 66, /"none".*does not exist/],
+    [mount("--replica", a, "--replica", box.path("file"), box.mountpoint), 66, /not a directory/],
+    [mount("--replica", a, "--replica", box.path("link"), box.mountpoint), 66, /one directory/],
+    [mount("--replica", a, "--replica", box.path("a/inner"), box.mountpoint), 66, /within each other/],
+    [mount("--replica", a, "--replica", box.path("mnt/below"), box.mountpoint), 66, /would be hidden/],
+    [mount(...two, box.path("nowhere")), 73, /mkdir -p/],
+    [mount(...two, box.path("file")), 73, /not a directory/],
+    [mount(...two, box.path("a/inner")), 73, /lies in replica/],
+    [mount(...two, "/proc"), 73, /mounted on \/proc already/],
+    [box.chiron("status", box.mountpoint), 2, /not mounted by Chiron/],
+    [box.chiron("unmount", box.mountpoint), 2, /not mounted by Chiron/],
+    [box.chiron("frobnicate"), 64, /unknown command/],
+  ];
+  for (const [outcome, code, message] of cases) {
+    const { stderr, ...rest } = await outcome;
+    refused({ ...rest, stderr: stderr.replace(/\n\(Did you mean (.*)\)/, " ($1)") }, code, message);
+  }
+  assert.equal(await snapshot(box.directory), before, "nothing has changed on disk");
+});
+
+test("someone who is not root is told so", async (context) => {
+  const box = new Sandbox(context);
+  const replicas = ["--replica", box.makeDirectory("a"), "--replica", box.makeDirectory("b")];
+  const argv = ["mount", ...replicas, box.mountpoint].map((word) => `'${word}'`).join(" ");
+  const { status } = { status: await sh("id -u nobody") };
+  if (status.code !== 0) return context.skip("there is no user nobody here");
+  await sh(`chmod 755 ${box.directory}`);
+  refused(
+    await run("setpriv", ["--reuid=65534", "--clear-groups", "sh", "-c", `${chironProgram} ${argv}`], box.env),
+    77,
+    /sudo/,
+  );
+});
+
+test("a volume is mounted, used, looked at, and unmounted", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount("--volume", "web");
+  refused(await box.chiron("mount", "--replica", box.path("a"), box.mountpoint), 75, /already mounted/);
+  const elsewhere = box.makeDirectory("elsewhere");
+  refused(await box.chiron("mount", "--replica", box.path("b"), elsewhere), 75, /belongs to the volume/);
+  await sh(`mkdir ${box.mountpoint}/d && echo hello > ${box.mountpoint}/d/f`);
+  assert.equal(readFileSync(box.path("a/d/f"), "utf8"), "hello\n");
+  assert.equal(readFileSync(box.path("b/d/f"), "utf8"), "hello\n");
+  const status = await box.status();
+  assert.deepEqual([status.volume, status.mountpoint, status.state], ["web", box.mountpoint, "Healthy"]);
+  assert.deepEqual(
+    status.replicas.map(({ name, state }) => [name, state]),
+    [
+      ["a", "InSync"],
+      ["b", "InSync"],
+    ],
+  );
+  assert.deepEqual((await box.chiron("status", "web")).code, 0);
+  assert.match((await box.chiron("list")).stdout, /web .*Healthy .*2\/2/);
+  assert.deepEqual(await box.chiron("unmount", box.mountpoint), { code: 0, stdout: "", stderr: "" });
+  assert.deepEqual(readdirSync(box.path("run")), []);
+  assert.equal((await box.chiron("status", box.mountpoint)).code, 2);
+  await box.mount();
+  assert.equal((await sh(`cat ${box.mountpoint}/d/f`)).stdout, "hello\n");
+});
+
+test("plain umount(8) ends the holder in order, too", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount();
+  await sh(`echo hello > ${box.mountpoint}/f && umount ${box.mountpoint}`);
+  await box.until("the holder ends", () => readdirSync(box.path("run")).length === 0);
+  assert.match(box.logText(), /"Unmounted"/);
+});
+
+test("a mount in use is not unmounted, but can be taken out of the tree", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount();
+  const user = spawn("sh", ["-c", "exec 3> f; echo open; read line; echo later >&3"], { cwd: box.mountpoint });
+  await new Promise((resolve) => user.stdout.once("data", resolve));
+  refused(await box.chiron("unmount", box.mountpoint), 75, /in use.*--lazy/);
+  assert.equal((await box.status()).state, "Healthy");
+  assert.match((await box.chiron("unmount", "--lazy", box.mountpoint)).stdout, /out of the tree/);
+  user.stdin.write("go\n");
+  await new Promise((resolve) => user.once("exit", resolve));
+  await box.until("the holder ends", () => readdirSync(box.path("run")).length === 0);
+  assert.equal(readFileSync(box.path("b/f"), "utf8"), "later\n");
+});
+
+test("in the foreground it stays until SIGTERM, and unmounts in order", async (context) => {
+  const box = new Sandbox(context);
+  const replicas = ["--replica", box.makeDirectory("a"), "--replica", box.makeDirectory("b")];
+  const child = spawn(chironProgram, ["mount", "--foreground", ...replicas, box.mountpoint], { env: box.env });
+  child.stderr.resume();
+  await box.until("it is mounted", async () => (await box.chiron("status", box.mountpoint)).code === 0);
+  await sh(`echo hello > ${box.mountpoint}/f`);
+  child.kill("SIGTERM");
+  assert.equal(await new Promise((resolve) => child.once("exit", resolve)), 0);
+  assert.deepEqual(readdirSync(box.path("run")), []);
+  assert.equal(readFileSync(box.path("a/f"), "utf8"), "hello\n");
+});
+
+test("mount.chiron mounts as a line of fstab says", async (context) => {
+  const box = new Sandbox(context);
+  const spec = `${box.makeDirectory("a")}=:${box.makeDirectory("b")}`;
+  const options = `rw,noatime,_netdev,volume=web,log=${box.log}`;
+  const helper = chironProgram.replace(/chiron$/, "mount.chiron");
+  assert.deepEqual(await run(helper, [spec, box.mountpoint, "-o", options], box.env), {
+    code: 0,
+    stdout: "",
+    stderr: "",
+  });
+  const { stdout } = await sh(`grep ' ${box.mountpoint} ' /proc/self/mounts`);
+  assert.match(stdout, new RegExp(`^${spec} ${box.mountpoint} fuse.chiron rw,noatime,`));
+});
+
+test("replicas are disabled and enabled, and come back by a resync", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount();
+  refused(await box.chiron("replica", "disable", box.mountpoint, "c"), 64, /no replica "c"/);
+  assert.equal((await box.chiron("replica", "disable", box.mountpoint, "b")).code, 0);
+  const degraded = await box.chiron("status", box.mountpoint);
+  assert.equal(degraded.code, 1);
+  assert.match(degraded.stdout, /degraded/);
+  await sh(`echo missed > ${box.mountpoint}/f`);
+  assert.equal((await box.chiron("replica", "enable", box.mountpoint, "b")).code, 0);
+  const resync = await box.chiron("resync", box.mountpoint);
+  assert.equal(resync.code, 0, resync.stderr);
+  assert.equal((await box.chiron("status", box.mountpoint)).code, 0);
+  assert.equal(readFileSync(box.path("b/f"), "utf8"), "missed\n");
+});
+
+test("events reach the hook, and metrics their address", async (context) => {
+  const box = new Sandbox(context);
+  const port = await freePort();
+  await box.mount("--volume", "web", "--metrics", String(port), "--on-event", `cat >> ${box.path("events")}`);
+  await sh(`echo hello > ${box.mountpoint}/f`);
+  await box.chiron("replica", "disable", box.mountpoint, "b");
+  const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  assert.match(metrics, /chiron_replica_state\{replica="b",state="OutOfSync",volume="web"\} 1/);
+  assert.match(metrics, /chiron_volume_process_up\{volume="web"\} 1/);
+  await box.chiron("unmount", box.mountpoint);
+  const events = readFileSync(box.path("events"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { event: string });
+  assert.deepEqual(
+    events.map(({ event }) => event).filter((event) => event !== "quorum-lost"),
+    ["mounted", "replica-lost", "unmounted"],
+  );
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}

@@ -1,0 +1,102 @@
+/** What happens to a mount when its processes die, stop or change, while an application works on it. */
+import assert from "node:assert/strict";
+import { type ChildProcess, fork } from "node:child_process";
+import { type TestContext, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import type { WorkloadReport } from "../../scripts/demo-workload.ts";
+import { run, Sandbox } from "./sandbox.ts";
+
+const workloadProgram = fileURLToPath(new URL("../../scripts/demo-workload.ts", import.meta.url));
+const treesEqual = fileURLToPath(new URL("../trees-equal.py", import.meta.url));
+
+class Workload {
+  readonly #child: ChildProcess;
+  #last: WorkloadReport | null = null;
+
+  constructor(box: Sandbox) {
+    this.#child = fork(workloadProgram, [box.mountpoint]);
+    this.#child.on("message", (message) => {
+      this.#last = message as WorkloadReport;
+    });
+    box.onEnd(() => this.#child.kill("SIGKILL"));
+  }
+
+  /** Returns when it has done so many more operations. */
+  async goesOn(box: Sandbox, operations = 50): Promise<void> {
+    const goal = (this.#last?.operations ?? 0) + operations;
+    await box.until("the application goes on", () => (this.#last?.operations ?? 0) >= goal);
+    assert.deepEqual(this.#last?.errors, []);
+  }
+
+  async finish(box: Sandbox): Promise<void> {
+    this.#child.send("stop");
+    await box.until("the application ends", () => this.#last?.finished === true);
+    assert.deepEqual(this.#last?.errors, []);
+  }
+}
+
+async function mounted(context: TestContext, ...options: string[]) {
+  const box = new Sandbox(context);
+  await box.mount(...options);
+  const workload = new Workload(box);
+  await workload.goesOn(box);
+  return { box, workload };
+}
+
+async function unmountAndCompare(box: Sandbox, workload: Workload): Promise<void> {
+  await workload.finish(box);
+  const { code, stderr } = await box.chiron("unmount", box.mountpoint);
+  assert.deepEqual([code, stderr], [0, ""]);
+  const comparison = await run("python3", [treesEqual, box.path("a"), box.path("b")]);
+  assert.equal(comparison.code, 0, comparison.stdout);
+}
+
+test("kill -9 of the volume process, again and again, reaches no application", async (context) => {
+  const { box, workload } = await mounted(context);
+  for (let round = 0; round < 4; round++) {
+    const { pid } = await box.status();
+    process.kill(pid, "SIGKILL");
+    await workload.goesOn(box);
+    assert.notEqual((await box.status()).pid, pid);
+  }
+  await unmountAndCompare(box, workload);
+});
+
+test("a stopped volume process is replaced within the deadline", async (context) => {
+  const { box, workload } = await mounted(context, "--deadline", "2s");
+  const { pid } = await box.status();
+  process.kill(pid, "SIGSTOP");
+  await workload.goesOn(box);
+  assert.notEqual((await box.status()).pid, pid);
+  await unmountAndCompare(box, workload);
+});
+
+test("kill -9 of the holder reaches no application", async (context) => {
+  const { box, workload } = await mounted(context);
+  const holder = await box.holder();
+  process.kill(holder, "SIGKILL");
+  await workload.goesOn(box);
+  await box.until("there is another holder", async () => (await box.chiron("status", box.mountpoint)).code === 0);
+  assert.notEqual(await box.holder(), holder);
+  await unmountAndCompare(box, workload);
+});
+
+test("a handover to another holder reaches no application", async (context) => {
+  const { box, workload } = await mounted(context);
+  const holder = await box.holder();
+  const { code, stdout } = await box.chiron("handover", box.mountpoint);
+  assert.equal(code, 0, box.logText());
+  assert.match(stdout, /is now held by version/);
+  await workload.goesOn(box);
+  assert.notEqual(await box.holder(), holder);
+  await unmountAndCompare(box, workload);
+});
+
+test("metrics are served while the volume process is away", async (context) => {
+  const { box } = await mounted(context, "--metrics", "127.0.0.1:19187");
+  const scrape = async () => (await fetch("http://127.0.0.1:19187/metrics")).text();
+  assert.match(await scrape(), /chiron_volume_process_restarts_total\{volume="mnt"\} 0/);
+  const { pid } = await box.status();
+  process.kill(pid, "SIGKILL");
+  await box.until("the restart is counted", async () => (await scrape()).includes('restarts_total{volume="mnt"} 1'));
+});
