@@ -21,7 +21,7 @@ export type DifferenceKind =
   | "device"
   | "target"
   | "xattrs"
-  | "contents"
+  | "content"
   | "holes";
 
 export interface Difference {
@@ -110,7 +110,7 @@ async function compareFiles(a: Copy, b: Copy, sizeBytes: number, options: Compar
       const differences: Difference[] = [];
       if (options.contents) {
         const at = await firstDifference(a, handleA, b, handleB, sizeBytes, options);
-        if (at !== null) differences.push({ kind: "contents", detail: `from byte ${at} on` });
+        if (at !== null) differences.push({ kind: "content", detail: `from byte ${at} on` });
       }
       if (options.holes && differences.length === 0) {
         const [x, y] = [await dataBytes(a, handleA, sizeBytes), await dataBytes(b, handleB, sizeBytes)];

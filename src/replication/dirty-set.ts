@@ -81,6 +81,8 @@ export class DirtySet {
    * would happen behind its back. So a resync waits for the changes under way when it has set this to false.
    */
   absorbs = true;
+  /** Inodes of the replica with names that may be stale, and how many: whoever repairs looks for them at the end. */
+  readonly suspects = new Map<number, number>();
   /** Marks were given up for a TREE although `absorbs` is false: a resync has to wait once more. */
   mustDrain = false;
 
@@ -329,15 +331,16 @@ export class DirtySet {
       ]);
       nodes.push([depth, node.name, node.flags, ranges, node.cursor, node.origin?.path() ?? null]);
     }
-    return JSON.stringify({ version: 1, nodes });
+    return JSON.stringify({ version: 1, nodes, suspects: [...this.suspects] });
   }
 
   /** null if the text is not what `save` wrote: the whole tree must be taken as dirty then. */
   static load(text: string, options: { readonly maxNodes?: number } = {}): DirtySet | null {
     try {
-      const saved = JSON.parse(text) as { version?: unknown; nodes?: unknown };
-      if (saved.version !== 1 || !Array.isArray(saved.nodes)) return null;
+      const saved = JSON.parse(text) as { version?: unknown; nodes?: unknown; suspects?: unknown };
+      if (saved.version !== 1 || !Array.isArray(saved.nodes) || !Array.isArray(saved.suspects)) return null;
       const set = new DirtySet(options);
+      for (const [ino, names] of saved.suspects as [number, number][]) set.suspects.set(ino, names);
       const above: DirtyNode[] = [];
       for (const [depth, name, flags, ranges, cursor, origin] of saved.nodes as SavedNode[]) {
         if (!Number.isInteger(depth) || depth < 0 || depth > above.length || !Number.isInteger(flags)) return null;

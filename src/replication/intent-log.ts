@@ -13,14 +13,14 @@
  * - A disk that is full must not keep anybody from deleting: a spare generation is kept ready, with one intent for the
  *   whole tree, and takes effect by a rename.
  */
-import type { Replica } from "../replica/replica.ts";
+import type { Replica, TimeSpec } from "../replica/replica.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { EDQUOT, EEXIST, EIO, ENOENT, ENOSPC } from "../util/errno.ts";
 import { FileAttr, isDirectory, S_IFDIR, S_IFMT } from "../util/file-attr.ts";
 import { type Eventual, type Op, start, wait } from "../util/op.ts";
 import type { Intents } from "./contracts.ts";
 import { type ControlPlace, generationPlace, intentsPlace, SPARE, sparePlace } from "./intent-places.ts";
-import { type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
+import { isBefore, type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
 import { encodeIntent, type IntentBody, type IntentRecord, maxTargetBytes, pathThatFits } from "./intent-record.ts";
 import { hasNoPlace, type Path, pathOf } from "./node-path.ts";
 import type { TreeNode } from "./tree.ts";
@@ -68,6 +68,14 @@ interface Generation {
   unflushed: boolean;
 }
 
+const noGeneration: Generation = {
+  number: 0,
+  place: intentsPlace,
+  records: [],
+  members: new Set(),
+  unflushed: false,
+};
+
 export class IntentLog implements Intents {
   readonly #deps: IntentLogDeps;
   readonly #flushEach: boolean;
@@ -80,6 +88,8 @@ export class IntentLog implements Intents {
   /** The generation in which everything is covered, by the spare intent. */
   #everythingIn = 0;
   #seq = 0;
+  /** What an earlier process has left, until it is cleared: since when. */
+  readonly #adoptedSince = new Map<number, TimeSpec>();
   readonly #pending = new Map<TreeNode, Promise<number>>();
   #sparing: Promise<void> | null = null;
   #flushing: Promise<number> | null = null;
@@ -108,6 +118,26 @@ export class IntentLog implements Intents {
     return [...this.#older.flatMap((g) => g.records), ...(this.#current?.records ?? [])];
   }
 
+  /** When, by each in-sync replica's own time, the first of these was made: what has changed since may be among them. */
+  async begunAt(): Promise<(replica: number) => TimeSpec | null> {
+    const begun = new Map<number, TimeSpec>();
+    const attr = new FileAttr();
+    for (const index of this.#deps.inSync()) {
+      let earliest = this.#adoptedSince.get(index) ?? null;
+      for (const { place, records, members } of [...this.#older, this.#current ?? noGeneration]) {
+        const first = records[0];
+        if (first === undefined || !members.has(index)) continue;
+        const object = { parent: place, name: String(first.seq) };
+        const result = await this.#deps.replica(index).getattr(object, attr);
+        this.#deps.replica(index).forget(object);
+        const ctime = { seconds: attr.ctime, nsec: attr.ctimeNsec };
+        if (result >= 0 && (earliest === null || isBefore(ctime, earliest))) earliest = ctime;
+      }
+      if (earliest !== null) begun.set(index, earliest);
+    }
+    return (replica) => begun.get(replica) ?? null;
+  }
+
   /**
    * Makes ready on all in-sync replicas. What is there from an earlier process, whose work this one goes on with, is
    * kept until the next checkpoint; after a reconcile there is nothing.
@@ -122,6 +152,7 @@ export class IntentLog implements Intents {
       const there: ReadIntents = await readIntents(replica);
       if (there.damage !== null) this.#adopt(older, index, [{ kind: "tree", path: [], generation: 1, seq: 0 }], [1]);
       this.#adopt(older, index, there.records, there.generations);
+      if (there.since !== null) this.#adoptedSince.set(index, there.since);
       await start(this.#prepareSpare(replica));
     }
     if (results.some(({ result }) => result < 0)) this.#deps.onFailed(results);
@@ -237,6 +268,7 @@ export class IntentLog implements Intents {
     if (results.some(({ result }) => result < 0) || this.#deps.inSync() !== members) return false;
     if (this.#deps.isDegraded() && !evenDegraded) return false;
     this.#older = this.#older.filter((generation) => !done.includes(generation));
+    this.#adoptedSince.clear();
     for (const index of members) {
       const numbers = done.filter((generation) => generation.members.has(index)).map((generation) => generation.number);
       const result = await removeIntents(this.#deps.replica(index), numbers);

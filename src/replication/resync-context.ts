@@ -68,7 +68,7 @@ export class RepairContext {
     this.set = set;
     this.index = index;
     this.target = deps.replica(index);
-    this.links = new LinkTable((node) => deps.tree.unpin(node));
+    this.links = new LinkTable((node) => deps.tree.unpin(node), set.suspects);
     this.isFull = isFull;
   }
 

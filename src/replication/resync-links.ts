@@ -22,13 +22,14 @@ export class LinkTable {
   readonly #bySource = new Map<number, Known>();
   /** Kept when all names were met: another file of the source must not be written to the same inode. */
   readonly #byTarget = new Map<number, number>();
-  /** Inodes of the target that were changed or lost a name: other names of them may be stale. */
-  readonly suspects = new Map<number, number>();
+  /** Inodes of the target that were changed or lost a name, with how many are left: those may be stale. */
+  readonly suspects: Map<number, number>;
   readonly #release: (node: TreeNode) => void;
 
-  /** `release` gives back the pin of a node that the table holds. */
-  constructor(release: (node: TreeNode) => void) {
+  /** `release` gives back the pin of a node that the table holds; `suspects` outlives the table. */
+  constructor(release: (node: TreeNode) => void, suspects: Map<number, number>) {
     this.#release = release;
+    this.suspects = suspects;
   }
 
   /** A name of the source's inode under which the target already has the file. */
@@ -82,9 +83,13 @@ export class LinkTable {
     return new Set(this.#bySource.keys());
   }
 
+  /** The name under which each of these was met first. */
+  get unmetNodes(): readonly TreeNode[] {
+    return [...this.#bySource.values()].map(({ node }) => node);
+  }
+
   clear(): void {
     for (const ino of [...this.#bySource.keys()]) this.forget(ino);
     this.#byTarget.clear();
-    this.suspects.clear();
   }
 }

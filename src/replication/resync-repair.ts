@@ -7,7 +7,7 @@ import type { ByteString } from "../util/byte-string.ts";
 import { ENOENT, ENOTDIR, ESTALE } from "../util/errno.ts";
 import { isDirectory } from "../util/file-attr.ts";
 import { ATTRIBUTES, type DirtyNode, type DirtySet, ENTRY, SCAN, TREE } from "./dirty-set.ts";
-import type { Path } from "./node-path.ts";
+import { hasNoPlace, type Path, pathOf } from "./node-path.ts";
 import { CONTROL_DIRECTORY } from "./orphans.ts";
 import { attributesOf, type Copy, listOf, ReplicaCallError } from "./replica-call.ts";
 import { Moved, ORPHANS, RepairContext, type RepairDeps, type RepairOptions, rootObject } from "./resync-context.ts";
@@ -56,8 +56,16 @@ export class Repair {
     await this.clearParking();
   }
 
+  /** It ends, or is stopped: files of which not all names were met are looked at again by the next one. */
   close(): void {
-    this.#c.links.clear();
+    const { links, set } = this.#c;
+    for (const node of links.unmetNodes) {
+      if (hasNoPlace(node)) continue;
+      const path = pathOf(node);
+      set.entry(path.slice(0, -1), node.name);
+      set.tree(path);
+    }
+    links.clear();
   }
 
   async step(): Promise<void> {
@@ -142,13 +150,17 @@ export class Repair {
   /** True if there is something to do again. */
   async findLinks(): Promise<boolean> {
     const source = this.#c.deps.sources()[0];
-    const unmet = new Set(this.#c.links.unmet);
-    const suspects = new Set(this.#c.links.suspects.keys());
-    this.#c.links.clear();
+    const { links } = this.#c;
+    const unmet = new Set(links.unmet);
+    const suspects = new Set(links.suspects.keys());
+    if (unmet.size + suspects.size === 0) return false;
     // Names that come and go meanwhile are marked by the changes themselves, so this need not go on for ever.
-    if (source === undefined || unmet.size + suspects.size === 0 || this.#linkRounds++ >= maxLinkRounds) return false;
-    if (unmet.size > 0) await this.#markNames({ replica: this.#c.deps.replica(source), object: rootObject }, [], unmet);
-    if (suspects.size > 0) await this.#markNames(this.#c.copy(this.#c.set.target), [], suspects);
+    if (source !== undefined && this.#linkRounds++ < maxLinkRounds) {
+      if (unmet.size > 0) await this.#markNames({ replica: this.#c.deps.replica(source), object: rootObject }, [], unmet);
+      if (suspects.size > 0) await this.#markNames(this.#c.copy(this.#c.set.target), [], suspects);
+    }
+    links.clear();
+    links.suspects.clear();
     return !this.#c.set.isEmpty;
   }
 

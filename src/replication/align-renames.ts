@@ -1,0 +1,130 @@
+/**
+ * After an unclean stop some members may have carried out renames of directories that others have lost again. Each
+ * rename is on record with the directory's inode number on that member, so it can be told which of them a member has
+ * done; it is then made to have done just those that the leader has, before anything is compared. Otherwise a directory
+ * that was moved would be copied, or worse, taken for another that has the same name there.
+ */
+import type { Replica, TreeObject } from "../replica/replica.ts";
+import { FileAttr, isDirectory } from "../util/file-attr.ts";
+import type { IntentRecord } from "./intent-record.ts";
+import type { Path } from "./node-path.ts";
+import { attributesOf } from "./replica-call.ts";
+import { createLike } from "./resync-names.ts";
+
+export type RenameRecord = IntentRecord & { readonly kind: "rename" };
+
+/** How many of the last renames may be in doubt, and how many are looked at at all. */
+const maxInDoubt = 6;
+const maxRenames = 256;
+
+/** Where a path leads after these renames. */
+export function mapPath(path: Path, renames: readonly RenameRecord[]): Path {
+  let at = path;
+  for (const { from, to, exchange } of renames) {
+    if (isBelow(at, from)) at = [...to, ...at.slice(from.length)];
+    else if (exchange && isBelow(at, to)) at = [...from, ...at.slice(to.length)];
+  }
+  return at;
+}
+
+function isBelow(path: Path, directory: Path): boolean {
+  return path.length >= directory.length && directory.every((name, i) => path[i] === name);
+}
+
+/** How many of the renames a member has carried out; null if that cannot be told. `all`: of all members, in order. */
+export async function countDone(
+  replica: Replica,
+  own: readonly RenameRecord[],
+  all: readonly RenameRecord[],
+): Promise<number | null> {
+  if (all.length > maxRenames) return null;
+  const inos = new Map(own.map((record) => [record.seq, record]));
+  // A member has a beginning of the records: what comes after it has not happened there.
+  let known = 0;
+  while (known < all.length && inos.has((all[known] as RenameRecord).seq)) known++;
+  if (own.length !== known) return null;
+  const records = all.slice(0, known).map((record) => inos.get(record.seq) as RenameRecord);
+  for (let done = known; done >= Math.max(0, known - maxInDoubt); done--) {
+    if (await isState(replica, records, done)) return done;
+  }
+  return null;
+}
+
+/** Is every directory where it would be after just the first `done` renames? */
+async function isState(replica: Replica, records: readonly RenameRecord[], done: number): Promise<boolean> {
+  for (const [k, record] of records.entries()) {
+    const later = records.slice(k + 1, Math.max(done, k + 1));
+    const [ino, otherIno] = [record.ino, record.otherIno];
+    const isDone = k < done;
+    const place = isDone ? mapPath(record.to, later) : record.from;
+    const other = isDone ? mapPath(record.from, later) : record.to;
+    if (!isDone && k > done) continue; // its paths are those of a state that was not reached
+    if (ino !== 0 && !(await isAt(replica, place, ino, other))) return false;
+    if (record.exchange && otherIno !== 0 && !(await isAt(replica, other, otherIno, place))) return false;
+  }
+  return true;
+}
+
+/** Is the directory there, or gone altogether? */
+async function isAt(replica: Replica, path: Path, ino: number, otherwise: Path): Promise<boolean> {
+  const here = await inoAt(replica, path);
+  return here === ino || (here === 0 && (await inoAt(replica, otherwise)) !== ino);
+}
+
+async function inoAt(replica: Replica, path: Path): Promise<number> {
+  const attr = new FileAttr();
+  const object = objectAt(path);
+  const result = await replica.getattr(object, attr);
+  replica.forget(object);
+  return result >= 0 && isDirectory(attr.mode) ? attr.ino : 0;
+}
+
+/** Carries out, or takes back, what makes the target's renames the same as the leader's. False if that failed. */
+export async function align(
+  leader: Replica,
+  target: Replica,
+  renames: readonly RenameRecord[],
+  from: number,
+  to: number,
+): Promise<boolean> {
+  for (let k = from; k < to; k++) {
+    const record = renames[k] as RenameRecord;
+    const place = mapPath(record.to, renames.slice(k + 1, to));
+    if (!(await move(leader, target, record.from, record.to, record.exchange, place))) return false;
+  }
+  for (let k = from - 1; k >= to; k--) {
+    const record = renames[k] as RenameRecord;
+    if (!(await move(leader, target, record.to, record.from, record.exchange, record.from))) return false;
+  }
+  return true;
+}
+
+async function move(
+  leader: Replica,
+  target: Replica,
+  from: Path,
+  to: Path,
+  exchange: boolean,
+  /** Where the leader has it in the end. */
+  _finally: Path,
+): Promise<boolean> {
+  const source = objectAt(from);
+  const place = objectAt(to);
+  if ((await attributesOf({ replica: target, object: source })) === null) return true; // removed since
+  for (let length = 1; length < to.length; length++) {
+    const object = objectAt(to.slice(0, length));
+    if ((await attributesOf({ replica: target, object })) !== null) continue;
+    const wanted = await attributesOf({ replica: leader, object });
+    if (wanted === null || !isDirectory(wanted.mode)) return false;
+    await createLike({ replica: leader, object }, wanted, { replica: target, object });
+  }
+  const flags = exchange ? 2 : 0;
+  const [a, b] = [source.parent as TreeObject, place.parent as TreeObject];
+  return (await target.rename(a, source.name, b, place.name, flags)) >= 0;
+}
+
+export function objectAt(path: Path): TreeObject {
+  let object: TreeObject = { parent: null, name: "" };
+  for (const name of path) object = { parent: object, name };
+  return object;
+}

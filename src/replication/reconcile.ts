@@ -1,0 +1,233 @@
+/**
+ * After an unclean stop: makes all members like one of them, before anything is served. What the intents of any member
+ * name is compared, and what has changed since the first of them by the member's own clock; so the cost grows with what
+ * was in flight. Intents that cannot be read mean that everything is compared.
+ *
+ * - All members have what was acknowledged as stable, so whichever is taken as the leader, none of that is lost. But a
+ *   member that is being changed into another's likeness has not, until it is done: it carries a mark meanwhile, and
+ *   is never taken as the leader beside one that has no mark.
+ * - Intents are removed only when everything is on stable storage; and not while a replica of the volume is out, since
+ *   they say what that one lacks.
+ * - Files without a name that a dead process had open are removed first.
+ */
+import type { Replica, TimeSpec, TreeObject } from "../replica/replica.ts";
+import { EEXIST, ENOENT } from "../util/errno.ts";
+import type { Logger } from "../util/logger.ts";
+import { align, countDone, mapPath, objectAt, type RenameRecord } from "./align-renames.ts";
+import { DirtySet } from "./dirty-set.ts";
+import { markIntents } from "./intent-dirty.ts";
+import { controlPlace } from "./intent-places.ts";
+import { type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
+import type { IntentRecord } from "./intent-record.ts";
+import { RangeLocks } from "./locks.ts";
+import { Orphans } from "./orphans.ts";
+import { attributesOf, type Copy, must } from "./replica-call.ts";
+import { rootObject } from "./resync-context.ts";
+import { removeContents } from "./resync-names.ts";
+import { Repair } from "./resync-repair.ts";
+import { Throttle } from "./throttle.ts";
+import { Tree } from "./tree.ts";
+
+const MARK = "reconciling";
+
+export interface ReconcileDeps {
+  readonly replica: (index: number) => Replica;
+  /** Members of the volume, connected, in configured order. */
+  readonly members: readonly number[];
+  /** Some replica of the volume is not a member now: intents stay. */
+  readonly isDegraded: boolean;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
+export interface ReconcileResult {
+  /** The member that the others were made like. */
+  readonly leader: number;
+  /** What the intents of all members said. */
+  readonly records: readonly IntentRecord[];
+  /** Everything was compared, and why; null if the intents were enough. */
+  readonly everything: string | null;
+  readonly entries: number;
+  readonly bytesWritten: number;
+}
+
+/** Rejects if a member could not be read or changed: it has to leave first. */
+export async function reconcile(deps: ReconcileDeps): Promise<ReconcileResult> {
+  const { members, log } = deps;
+  const read = new Map<number, ReadIntents>();
+  for (const index of members) {
+    await removeOrphans({ replica: deps.replica(index), object: rootObject });
+    read.set(index, await readIntents(deps.replica(index)));
+  }
+  const { records, damage } = union([...read.values()]);
+  const leader = await chooseLeader(deps);
+  const others = members.filter((index) => index !== leader);
+  let everything = damage;
+  if (everything === null) everything = await lostNames(deps, records);
+  if (everything !== null) log.warn("Everything is compared after an unclean stop", { reason: everything });
+  let [entries, bytesWritten] = [0, 0];
+  if (records.length > 0 || everything !== null) {
+    for (const index of others) {
+      const work = await makeAlike(deps, leader, index, everything !== null, records, read);
+      entries += work.entries;
+      bytesWritten += work.bytesWritten;
+    }
+  }
+  for (const index of members) {
+    const copy: Copy = { replica: deps.replica(index), object: rootObject };
+    await must(copy, "flush", copy.replica.sync());
+  }
+  for (const index of others) await removeMark(deps.replica(index));
+  await removeMark(deps.replica(leader));
+  if (!deps.isDegraded || damage !== null) {
+    for (const index of members) {
+      const copy: Copy = { replica: deps.replica(index), object: rootObject };
+      await must(copy, "clear the intents of", removeIntents(copy.replica, "all"));
+    }
+  }
+  return { leader, records: deps.isDegraded && damage !== null ? [] : records, everything, entries, bytesWritten };
+}
+
+/** Do these intents hold everything that a replica which is out may lack? */
+export function holdsMissed(records: readonly IntentRecord[], replica: string): boolean {
+  return records.some((record) => record.kind === "out" && record.replica === replica);
+}
+
+/** All records in order. Those of one number say the same on each member, but for inode numbers. */
+function union(all: readonly ReadIntents[]): { readonly records: IntentRecord[]; readonly damage: string | null } {
+  const bySeq = new Map<number, IntentRecord>();
+  let damage: string | null = null;
+  for (const intents of all) {
+    damage ??= intents.damage;
+    for (const record of intents.records) {
+      const known = bySeq.get(record.seq);
+      if (known === undefined) bySeq.set(record.seq, record);
+      else if (wordOf(known) !== wordOf(record)) damage ??= `intent ${record.seq} differs between members`;
+    }
+  }
+  return { records: [...bySeq.values()].sort((a, b) => a.seq - b.seq), damage };
+}
+
+function wordOf(record: IntentRecord): string {
+  return JSON.stringify(record.kind === "rename" ? { ...record, ino: 0, otherIno: 0 } : record);
+}
+
+/**
+ * A file with several names was changed under one that a member has lost since: it is not known where else it is. Answers
+ * which, or null.
+ */
+async function lostNames(deps: ReconcileDeps, records: readonly IntentRecord[]): Promise<string | null> {
+  const renames = records.filter((record) => record.kind === "rename");
+  for (const record of records) {
+    if (!("severalNames" in record) || !record.severalNames) continue;
+    const path = mapPath(
+      record.path,
+      renames.filter((rename) => rename.seq > record.seq),
+    );
+    for (const index of deps.members) {
+      const object = objectAt(path);
+      const attr = await attributesOf({ replica: deps.replica(index), object });
+      deps.replica(index).forget(object);
+      if (attr === null) return "a file with several names was changed, and has lost the name that is on record";
+    }
+  }
+  return null;
+}
+
+async function makeAlike(
+  deps: ReconcileDeps,
+  leader: number,
+  index: number,
+  everything: boolean,
+  records: readonly IntentRecord[],
+  read: ReadonlyMap<number, ReadIntents>,
+): Promise<{ readonly entries: number; readonly bytesWritten: number }> {
+  const target = deps.replica(index);
+  await setMark(target);
+  const set = new DirtySet();
+  if (everything) set.tree([], true);
+  else {
+    const isAligned = await alignMembers(deps, leader, index, records, read);
+    markIntents(set, records, isAligned);
+  }
+  const tree = new Tree({ onDrop: (node) => deps.replica(leader).forget(node), onMove: () => {} });
+  const repair = new Repair(
+    {
+      tree,
+      orphans: new Orphans(tree),
+      locks: new RangeLocks(),
+      replica: deps.replica,
+      sources: () => [leader],
+      onSourceFailed: () => {}, // there is no other: it rejects
+    },
+    index,
+    set,
+    {
+      throttle: new Throttle(),
+      signal: deps.signal,
+      since: (replica): TimeSpec | null => read.get(replica)?.since ?? null,
+    },
+  );
+  await repair.run();
+  repair.close();
+  return repair.work;
+}
+
+async function alignMembers(
+  deps: ReconcileDeps,
+  leader: number,
+  index: number,
+  records: readonly IntentRecord[],
+  read: ReadonlyMap<number, ReadIntents>,
+): Promise<boolean> {
+  const all = renamesOf(records);
+  if (all.length === 0) return true;
+  const done: number[] = [];
+  for (const member of [leader, index]) {
+    const own = renamesOf(read.get(member)?.records ?? []);
+    const count = await countDone(deps.replica(member), own, all);
+    if (count === null) return false;
+    done.push(count);
+  }
+  const [wanted, there] = done as [number, number];
+  return await align(deps.replica(leader), deps.replica(index), all, there, wanted);
+}
+
+function renamesOf(records: readonly IntentRecord[]): RenameRecord[] {
+  return records.filter((record): record is RenameRecord => record.kind === "rename");
+}
+
+async function removeOrphans(root: Copy): Promise<void> {
+  const object: TreeObject = { parent: controlPlace, name: "orphans" };
+  const copy: Copy = { replica: root.replica, object };
+  if ((await attributesOf(copy)) === null) return;
+  await removeContents(copy, { keep: async () => false, onOneOfSeveral: () => {}, pace: async () => {} });
+  root.replica.forget(object);
+}
+
+// The mark of a member that is being changed: durable before the first change.
+
+async function setMark(replica: Replica): Promise<void> {
+  const made = await replica.symlink(controlPlace, MARK, "1", { uid: 0, gid: 0 }, null);
+  const copy: Copy = { replica, object: controlPlace };
+  if (made !== -EEXIST) await must(copy, "mark", made);
+  await must(copy, "flush", replica.fsyncdir(controlPlace));
+}
+
+async function removeMark(replica: Replica): Promise<void> {
+  const gone = await replica.unlink(controlPlace, MARK);
+  if (gone !== -ENOENT) await must({ replica, object: controlPlace }, "unmark", gone);
+}
+
+/** The first member whose contents are its own. */
+async function chooseLeader(deps: ReconcileDeps): Promise<number> {
+  const [first] = deps.members;
+  if (first === undefined) throw new Error("There is no member to make the others like");
+  for (const index of deps.members) {
+    const found = await deps.replica(index).lookup(controlPlace, MARK, null);
+    if (found === -ENOENT) return index;
+    if (found < 0) await must({ replica: deps.replica(index), object: controlPlace }, "look at", found);
+  }
+  deps.log.error("Every member here was being made like one that is not here", { leader: deps.replica(first).name });
+  return first;
+}
