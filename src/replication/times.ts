@@ -23,7 +23,6 @@ export interface TimesDeps {
 export class Times {
   readonly #deps: TimesDeps;
   readonly #noted = new Set<TreeNode>();
-  readonly #attr = new FileAttr();
 
   constructor(deps: TimesDeps) {
     this.#deps = deps;
@@ -61,7 +60,7 @@ export class Times {
 
   *#equalize(node: TreeNode): Op<number> {
     const { fanOut, missed } = this.#deps;
-    const attr = this.#attr;
+    const attr = new FileAttr(); // of its own: others are settled meanwhile
     const handles = node.open?.handles;
     let leader = -1;
     const read = yield* fanOut.read((replica, index) => {
