@@ -363,6 +363,10 @@ const status = z.object({
     .boolean()
     .optional()
     .describe("The volume was mounted once: from then on a place without its tree is a missing one, never a new one."),
+  treesMade: z
+    .boolean()
+    .optional()
+    .describe("The volume may have its subdirectory in each place: set before they are made."),
   removeTrees: z
     .boolean()
     .optional()

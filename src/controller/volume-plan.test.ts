@@ -113,19 +113,17 @@ describe("planVolume()", () => {
     assert.match(plan(volume(spec, deleted, { nodes })).waiting ?? "", /node n1 still uses it/);
     assert.match(plan(volume(spec, deleted, { holder: "n1" })).waiting ?? "", /node n1 holds it/);
 
-    const trees = plan(volume(spec, deleted, { initialized: true }));
+    const trees = plan(volume(spec, deleted, { treesMade: true }));
     assert.equal(trees.removeTrees, true);
     assert.match(trees.waiting ?? "", /the trees of a \(mars:\/e\) are being removed/);
     assert.deepEqual(kinds(trees), ["label-removal"]);
 
-    const last = plan(volume(spec, deleted, { initialized: true, removedTrees: [{ replica: "a" }] }));
+    const last = plan(volume(spec, deleted, { treesMade: true, removedTrees: [{ replica: "a" }] }));
     assert.deepEqual(kinds(last), ["remove-finalizer"]);
   });
 
   it("never removes a tree that is to be retained, or that was never made", () => {
-    assert.deepEqual(kinds(plan(volume({ subdirectory: "sub" }, deleted, { initialized: true }))), [
-      "remove-finalizer",
-    ]);
+    assert.deepEqual(kinds(plan(volume({ subdirectory: "sub" }, deleted, { treesMade: true }))), ["remove-finalizer"]);
     const never = plan(volume({ reclaimPolicy: "Delete", subdirectory: "sub" }, deleted));
     assert.equal(never.removeTrees, false);
     assert.deepEqual(kinds(never), ["remove-finalizer"]);

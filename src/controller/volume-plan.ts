@@ -89,7 +89,7 @@ function planDeleted({ volume, backends, pv, nowMs, staleAfterMs }: PlanInput): 
   const holder = volume.status?.holder;
   if (users.length > 0) return wait(`node ${users.join(", ")} still uses it`);
   if (holder !== undefined && holder !== "") return wait(`node ${holder} holds it`);
-  if (volume.spec.reclaimPolicy === "Delete" && volume.spec.subdirectory !== undefined && volume.status?.initialized) {
+  if (volume.spec.reclaimPolicy === "Delete" && volume.spec.subdirectory !== undefined && volume.status?.treesMade) {
     const removed = new Set((volume.status?.removedTrees ?? []).map(({ replica }) => replica));
     const left = volume.spec.replicas.filter(({ name }) => !removed.has(name));
     if (left.length > 0) {

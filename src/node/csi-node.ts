@@ -78,6 +78,9 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
     }
   };
 
+  const patchStatus = (volumeId: string, status: object, signal: AbortSignal) =>
+    client.mergePatch(replicatedVolumes, volumeId, { status }, undefined, "status", { signal });
+
   const stage = async ({ volumeId, stagingPath, capability }: StageRequest, { signal, logger }: CallContext) => {
     const mode = accessModeOf(capability);
     const readOnly = readsOnly(capability);
@@ -112,7 +115,10 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
     const mine = volume.status?.holder === node;
     if (!readOnly) await claimVolume(client, volumeId, node, { signal });
     try {
-      if (!volume.status?.initialized) await trees.make(volume, signal);
+      if (!volume.status?.initialized && volume.spec.subdirectory !== undefined) {
+        await patchStatus(volumeId, { treesMade: true }, signal);
+        await trees.make(volume, signal);
+      }
       signal.throwIfAborted();
       prepareMountpoint(stagingPath);
       await daemon.mount(config, { signal });
@@ -126,10 +132,7 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
     const made = mountAt(readMountTable(), stagingPath);
     if (!made || !isOurs(made))
       throw new CsiError("INTERNAL", `the volume is not on ${stagingPath} after it was mounted`);
-    if (!volume.status?.initialized)
-      await client.mergePatch(replicatedVolumes, volumeId, { status: { initialized: true } }, undefined, "status", {
-        signal,
-      });
+    if (!volume.status?.initialized) await patchStatus(volumeId, { initialized: true }, signal);
     watch.look();
   };
 

@@ -18,6 +18,7 @@ import { jsonLogger, type LogLevel } from "../util/logger.ts";
 import { packageVersion } from "../util/package-version.ts";
 import { runDirectory } from "../volume/registry.ts";
 import { nodeHandlers } from "./csi-node.ts";
+import { DescriptorVault } from "./descriptor-vault.ts";
 import { MountDaemonClient } from "./mount-daemon.ts";
 import { renderMetrics } from "./node-metrics.ts";
 import { removeStartupTaint } from "./node-taint.ts";
@@ -32,6 +33,7 @@ const options = {
   /** Where this process listens; the kubelet must see it at the same path. */
   endpoint: { type: "string" },
   "mountd-socket": { type: "string", default: "/run/chiron/mountd.sock" },
+  "vault-socket": { type: "string", default: "/run/chiron/vault.sock" },
   "host-root": { type: "string", default: "" },
   "log-dir": { type: "string" },
   kubeconfig: { type: "string" },
@@ -59,7 +61,8 @@ export async function runNode(args: readonly string[]): Promise<number> {
   const unary = { operations: new Operations(), logger, maxCallMs: 110_000 };
 
   const trees = new Trees(facts, logger);
-  const watch = new VolumeWatch(client, { facts, logger, runDirectory: runDirectory(), kubeletDirectory });
+  const vault = new DescriptorVault(values["vault-socket"], logger);
+  const watch = new VolumeWatch(client, { facts, logger, runDirectory: runDirectory(), kubeletDirectory, vault });
   const removal = new TreeRemoval(client, trees, facts.node, logger);
   const daemon = new MountDaemonClient(values["mountd-socket"]);
   const service = nodeHandlers(
@@ -92,6 +95,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
       ),
   });
   await server.start();
+  await vault.start();
   watch.start();
   removal.start();
   if (!values["no-registration"]) await registration.start();
@@ -105,6 +109,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   if (!values["no-registration"]) await registration.stop();
   await server.stop();
   await watch.stop();
+  vault.stop();
   await removal.stop();
   probes.close();
   client.close();

@@ -3,17 +3,20 @@
  * in sessions of their own: they outlive this one, and when a new daemon starts (an upgrade) it takes over from the
  * holders that it finds, mount by mount, without a failed request. It never unmounts: only unstage does.
  */
-import { type ChildProcess, fork } from "node:child_process";
-import { chmodSync, lstatSync, mkdirSync, openSync, unlinkSync, writeFileSync } from "node:fs";
+import { type ChildProcess, fork, type StdioOptions } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, renameSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { jsonLogger, type Logger, type LogLevel } from "../util/logger.ts";
 import { FailureError, failureOf } from "../volume/failure.ts";
 import type { Failure } from "../volume/protocol.ts";
-import { type HolderConfig, listMounts } from "../volume/registry.ts";
+import { controlSocket, type HolderConfig, listMounts } from "../volume/registry.ts";
+
+import { reviveMounts } from "./mount-revival.ts";
 
 /** Longer than the plugin's own deadline for a call: a holder that nobody waits for any more still ends by itself. */
 const startTimeoutMs = 150_000;
@@ -23,14 +26,20 @@ const holderProgram = fileURLToPath(
   new URL(`../volume/holder-main.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url),
 );
 
+interface HolderStart {
+  readonly args: readonly string[];
+  readonly config: HolderConfig | null;
+  readonly logFile: string | null;
+  /** Becomes the holder's descriptor 3. */
+  readonly fuseFd?: number;
+}
+
 /** Starts a holder and resolves when it serves; it is on its own then. */
-export function startHolder(
-  args: readonly string[],
-  config: HolderConfig | null,
-  logFile: string | null,
-): Promise<void> {
+export function startHolder({ args, config, logFile, fuseFd }: HolderStart): Promise<void> {
   const out = logFile === null ? "inherit" : openSync(logFile, "a", 0o600);
-  const child: ChildProcess = fork(holderProgram, args, { detached: true, stdio: ["ignore", out, out, "ipc"] });
+  const stdio: StdioOptions = fuseFd === undefined ? ["ignore", out, out, "ipc"] : ["ignore", out, out, fuseFd, "ipc"];
+  const child: ChildProcess = fork(holderProgram, [...args], { detached: true, stdio });
+  if (typeof out === "number") closeSync(out);
   return new Promise((resolve, reject) => {
     const settle = (failure: Failure | null) => {
       clearTimeout(timer);
@@ -76,7 +85,7 @@ export async function startMountd({ socketPath, logger }: MountdOptions): Promis
     text(request)
       .then(async (body) => {
         const config = JSON.parse(body) as HolderConfig;
-        await startHolder([], config, config.logFile);
+        await startHolder({ args: [], config, logFile: config.logFile });
         logger.info("mounted", { volume: config.volume.volume, mountpoint: config.volume.mountpoint });
         answer(200, "{}");
       })
@@ -87,13 +96,15 @@ export async function startMountd({ socketPath, logger }: MountdOptions): Promis
   });
   server.requestTimeout = 0;
   server.timeout = 0;
+  // Bound under a name of its own: a daemon that ends removes what it had bound, and its successor may live already.
   mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
-  if (lstatSync(socketPath, { throwIfNoEntry: false })?.isSocket()) unlinkSync(socketPath);
+  const own = join(dirname(socketPath), `.${randomBytes(4).toString("hex")}`);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(socketPath, resolve);
+    server.listen(own, resolve);
   });
-  chmodSync(socketPath, 0o600);
+  chmodSync(own, 0o600);
+  renameSync(own, socketPath);
   return server;
 }
 
@@ -106,8 +117,9 @@ export async function takeOverMounts(logger: Logger): Promise<void> {
     listMounts().map(async ({ directory, record }) => {
       if (record.state !== "mounted") return;
       const { volume } = record.config.volume;
+      if (!existsSync(controlSocket(directory))) return;
       try {
-        await startHolder(["takeover", directory], null, record.config.logFile);
+        await startHolder({ args: ["takeover", directory], config: null, logFile: record.config.logFile });
         logger.info("took a mount over", { volume, fromVersion: record.programVersion });
       } catch (error) {
         logger.warn("cannot take a mount over", { volume, error });
@@ -118,6 +130,8 @@ export async function takeOverMounts(logger: Logger): Promise<void> {
 
 const options = {
   socket: { type: "string", default: "/run/chiron/mountd.sock" },
+  /** Where the node plugin keeps copies of the mounts' descriptors. */
+  "vault-socket": { type: "string", default: "/run/chiron/vault.sock" },
   /** Written once everything that an earlier daemon held was taken over. */
   "ready-file": { type: "string" },
   "log-level": { type: "string", default: "info" },
@@ -133,7 +147,19 @@ export async function runMountd(args: readonly string[]): Promise<number> {
   const server = await startMountd({ socketPath: values.socket, logger });
   await takeOverMounts(logger);
   if (values["ready-file"] !== undefined) writeFileSync(values["ready-file"], "");
+  const stop = new AbortController();
+  const revival = reviveMounts(
+    {
+      vaultSocket: values["vault-socket"],
+      logger,
+      adopt: ({ directory, record }, fuseFd, pid) =>
+        startHolder({ args: ["adopt", directory, String(pid)], config: null, logFile: record.config.logFile, fuseFd }),
+    },
+    stop.signal,
+  );
   await told;
+  stop.abort();
+  await revival;
   server.close();
   return 0;
 }

@@ -23,6 +23,8 @@ export interface VolumeWatchOptions {
   readonly runDirectory: string;
   /** Only mounts below this directory are ours: others are of people who use this machine by hand. */
   readonly kubeletDirectory: string;
+  /** Told of what is mounted, to keep the descriptors. */
+  readonly vault: { update(mounts: readonly RegistryEntry[]): void };
   readonly periodMs?: number;
   readonly heartbeatMs?: number;
   readonly progressMs?: number;
@@ -95,6 +97,7 @@ export class VolumeWatch {
   /** Looks at once: something was mounted or unmounted. */
   look(): void {
     const entries = this.mounts().filter(({ record }) => record.state === "mounted");
+    this.#options.vault.update(entries);
     for (const { directory, record } of entries) {
       const { volume, options } = record.config.volume;
       let watched = this.#watched.get(volume);

@@ -40,6 +40,8 @@ export interface ReceivedMount {
   commit(): Promise<void>;
   /** The old holder may end. */
   done(): void;
+  /** Nothing is to change hands after all: the descriptors stay with us as copies, and are ours to close. */
+  abandon(): void;
 }
 
 export async function receiveMount(controlSocketPath: string): Promise<ReceivedMount> {
@@ -77,6 +79,9 @@ export async function receiveMount(controlSocketPath: string): Promise<ReceivedM
       done: () => {
         const call: Call = { id: 3, method: "handover", params: { step: "done" } };
         socket.end(`${JSON.stringify(call)}\n`, () => socket.destroySoon());
+      },
+      abandon: () => {
+        socket.destroy();
       },
     };
   } catch (error) {

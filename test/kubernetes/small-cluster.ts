@@ -65,7 +65,15 @@ export async function startSmallCluster(): Promise<SmallCluster> {
   ]);
   const env = { CHIRON_RUN_DIR: runDirectory };
   const runMountd = () =>
-    startDaemon("src/node/mountd.ts", [`--socket=${join(directory, "mountd.sock")}`, "--log-level=debug"], env);
+    startDaemon(
+      "src/node/mountd.ts",
+      [
+        `--socket=${join(directory, "mountd.sock")}`,
+        `--vault-socket=${join(directory, "vault.sock")}`,
+        "--log-level=debug",
+      ],
+      env,
+    );
   const runNode = () =>
     startDaemon(
       "src/node/main.ts",
@@ -75,6 +83,7 @@ export async function startSmallCluster(): Promise<SmallCluster> {
         `--kubelet-dir=${kubelet}`,
         `--endpoint=unix://${nodeSocket}`,
         `--mountd-socket=${join(directory, "mountd.sock")}`,
+        `--vault-socket=${join(directory, "vault.sock")}`,
         `--probe-address=127.0.0.1:${nodeProbes}`,
         `--log-dir=${directory}`,
         "--no-registration",

@@ -15,7 +15,7 @@ import {
 } from "../../src/csi/generated/csi.ts";
 import { persistentVolumes } from "../../src/kube/resources.ts";
 import { ControlClient } from "../../src/volume/control-client.ts";
-import { controlSocket, mountDirectory } from "../../src/volume/registry.ts";
+import { controlSocket, mountDirectory, readRecord } from "../../src/volume/registry.ts";
 import { run } from "./api-server.ts";
 import { call } from "./csi-client.ts";
 import { eventually } from "./eventually.ts";
@@ -194,6 +194,32 @@ describe("a volume on a cluster of one node", { skip: skipWithoutSmallCluster() 
     await unpublish("restart");
     await unstage("restart");
     assert.equal(readFileSync(directory("restart-a/log"), "utf8"), readFileSync(directory("restart-b/log"), "utf8"));
+  });
+
+  it("goes on when every process that served it was killed at once: the plugin has kept the descriptor", async () => {
+    await make("revive");
+    await stage("revive");
+    await publish("revive");
+    await eventually(() => assert.match(cluster.daemons.node.log(), /"descriptor kept","volume":"revive"/));
+    const file = `${target("revive")}/log`;
+    const writer = spawn("sh", [
+      "-c",
+      `exec 3>>${file}; i=0; while [ $i -lt 1000 ]; do echo $i >&3 || exit 1; i=$((i+1)); sleep 0.005; done`,
+    ]);
+    const ended = new Promise<number | null>((resolve) => writer.once("exit", resolve));
+    await eventually(() => assert.ok(existsSync(directory("revive-a/log"))));
+    const { holderPid } = readRecord(mountDirectory(staging("revive"), directory("run"))) ?? {};
+    const { stdout: children } = await run("pgrep", ["-P", String(holderPid)]);
+    await cluster.daemons.mountd.stop("SIGKILL");
+    for (const pid of [holderPid, ...children.trim().split("\n")]) process.kill(Number(pid), "SIGKILL");
+    await cluster.startMountd();
+    assert.equal(await ended, 0, "the writer had an error");
+    assert.equal(await sh(`wc -l < ${file}`), "1000\n");
+    assert.match(cluster.daemons.mountd.log(), /"mount brought back","volume":"revive"/);
+    await phaseIs("revive", "Ready");
+    await unpublish("revive");
+    await unstage("revive");
+    assert.equal(readFileSync(directory("revive-a/log"), "utf8"), readFileSync(directory("revive-b/log"), "utf8"));
   });
 
   it("loses a replica and gets it back while it is written, and says so", async () => {
