@@ -26,10 +26,15 @@ export interface CaretakerDeps {
   readonly membership: CaretakerMembership;
   /** Its descriptors are worth nothing from now on. */
   readonly dropHandles: (replica: number) => void;
+  /** Its earlier calls have ended, and nothing of it is open. */
+  readonly onDisconnected: (replica: number) => void;
   /** Connected: is it ours, and able to do what the volume offers? Rejects if not. */
   readonly inspect: (replica: number, signal: AbortSignal) => Promise<void>;
   /** Brings a connected replica up to date and into the membership. Rejects if that failed. */
-  readonly resync: (replica: number, options: { readonly full: boolean; readonly signal: AbortSignal }) => Promise<void>;
+  readonly resync: (
+    replica: number,
+    options: { readonly full: boolean; readonly signal: AbortSignal },
+  ) => Promise<void>;
   readonly log: Logger;
 }
 
@@ -75,10 +80,11 @@ export class Caretaker {
     this.#begin(index);
   }
 
-  /** Left alone until `enable`. The caller has taken it out of the membership. */
+  /** Left alone until `enable`. The caller takes it out of the membership. */
   async disable(index: number): Promise<void> {
     this.#disabled.add(index);
     await this.#end(index);
+    if (!this.#deps.membership.inSync.includes(index)) this.#disconnect(index);
   }
 
   enable(index: number): void {
@@ -191,7 +197,9 @@ export class Caretaker {
     if (replica === null || replica === undefined) return;
     this.#deps.dropHandles(index);
     const ended = Promise.all([this.#ending.get(index), replica.disconnect()]).then(() => {
-      if (this.#ending.get(index) === ended) this.#ending.delete(index);
+      if (this.#ending.get(index) !== ended) return;
+      this.#ending.delete(index);
+      this.#deps.onDisconnected(index);
     });
     this.#ending.set(index, ended);
   }

@@ -75,6 +75,7 @@ export class VolumeMembership implements Membership {
   readonly #deps: MembershipDeps;
   readonly #options: MembershipOptions;
   readonly #standings: ReplicaStanding[];
+  readonly #removed = new Set<number>();
   /** In force. */
   #recorded: MembershipRecord;
   /** A record was begun since, and may be in force or not. */
@@ -172,6 +173,17 @@ export class VolumeMembership implements Membership {
     return this.#standings.length - 1;
   }
 
+  /** It is no replica of this volume any more, or another one takes its place. Neither in sync nor syncing. */
+  remove(replica: number): void {
+    this.#stand(replica, { state: "OutOfSync", reason: "New", since: this.#now(), lastError: null });
+    this.#removed.add(replica);
+  }
+
+  /** The place of a removed one is taken by a new one of the same name. */
+  replaced(replica: number): void {
+    this.#removed.delete(replica);
+  }
+
   /**
    * The replica is complete: lets it in. The caller holds all changes back until this has answered. False if it could not
    * be recorded, or the replica was expelled meanwhile: it stays out, and that is on record before `settled`.
@@ -258,7 +270,7 @@ export class VolumeMembership implements Membership {
   }
 
   async #record(): Promise<void> {
-    await null; // several expulsions of one turn become one record
+    await Promise.resolve(); // several expulsions of one turn become one record
     try {
       for (;;) {
         const decision = this.#decide();
@@ -355,7 +367,9 @@ export class VolumeMembership implements Membership {
   }
 
   #belowMinimum(): QuorumLostError {
-    const missing = this.#standings.flatMap((standing, i) => (this.inSync.includes(i) ? [] : [standing.name]));
+    const missing = this.#standings.flatMap((standing, i) =>
+      this.inSync.includes(i) || this.#removed.has(i) ? [] : [standing.name],
+    );
     return new QuorumLostError(
       "below-minimum",
       missing,
@@ -366,7 +380,9 @@ export class VolumeMembership implements Membership {
 
   #absent(members: readonly string[]): AbsentReplica[] {
     return this.#standings.flatMap(({ name, reason, since }, i) =>
-      members.includes(name) ? [] : [{ name, reason: reason ?? "New", since, resumePoint: this.#deps.resumePoint(i) }],
+      members.includes(name) || this.#removed.has(i)
+        ? []
+        : [{ name, reason: reason ?? "New", since, resumePoint: this.#deps.resumePoint(i) }],
     );
   }
 

@@ -1,8 +1,12 @@
 /** The volume process: loaded, it waits for its holder's `start`; what it had when it dies, the next one finds again. */
+import { exitNow, raiseDescriptorLimit, setIoFlusher } from "../posix/processes.ts";
 import { errorText, jsonLogger, type Logger } from "../util/logger.ts";
 import { failureOf } from "./failure.ts";
 import { type CallMessage, FUSE_DESCRIPTOR, linkToHolder, type StartMessage } from "./holder-link.ts";
 import { VolumeService } from "./service.ts";
+
+setIoFlusher(true); // memory that it needs for writing must not wait for its own writing (refused in small containers)
+raiseDescriptorLimit();
 
 let opening: Promise<VolumeService> | null = null;
 let log: Logger = jsonLogger((line) => process.stderr.write(line));
@@ -23,12 +27,12 @@ async function start(message: StartMessage): Promise<void> {
     await service.ended;
     holder.send({ type: "ended" });
     holder.release();
-    process.exit(0);
+    exitNow(0); // a thread that is stuck in a dead replica must not hold this up
   } catch (error) {
     log.error("The volume process cannot go on", { error: errorText(error) });
     holder.send({ type: "failed", failure: failureOf(error) });
     // The holder decides what becomes of this process; without it there is nothing to decide.
-    setTimeout(() => process.exit(1), 1000);
+    setTimeout(() => exitNow(1), 1000);
   }
 }
 
@@ -45,5 +49,5 @@ async function call({ id, method, params }: CallMessage): Promise<void> {
 
 process.on("uncaughtException", (error) => {
   log.error("A bug: the volume process ends, and is started again", { error: errorText(error), stack: error.stack });
-  process.exit(70);
+  exitNow(70);
 });

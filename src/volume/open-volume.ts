@@ -14,7 +14,7 @@ import type { MembershipRecord } from "../replication/model.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { start } from "../util/op.ts";
 import { FailureError } from "./failure.ts";
-import type { FailureCode, VolumeConfig } from "./protocol.ts";
+import type { FailureCode, ReplicaConfig, VolumeConfig } from "./protocol.ts";
 import { isNfsUrl, makeReplica, type ReplicaKindDeps } from "./replica-kinds.ts";
 import type { ReplicaLocks } from "./replica-locks.ts";
 
@@ -36,7 +36,7 @@ export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs" 
   readonly log: Logger;
   readonly locks: ReplicaLocks;
   /** Keeps for a successor of this process who is a member by every record (`VoterArbiterDeps.onCertain`). */
-  readonly onCertain: (replicas: readonly number[]) => void;
+  readonly onCertain: (replicas: readonly number[], term: number) => void;
 }
 
 /** What was found and made ready. */
@@ -46,11 +46,11 @@ export interface OpenedVolume {
   /** By index; those in `recorded.members` are connected, the others are not. */
   readonly replicas: (Replica | null)[];
   readonly files: (name: string) => ControlFiles;
+  /** A replica for a slot, new or in place of another one; not connected. */
+  readonly place: (config: ReplicaConfig, index: number) => Replica;
   readonly capabilities: readonly Capabilities[];
   readonly arbiter: VoterArbiter;
   readonly recorded: MembershipRecord;
-  /** Kept for the caretaker, which connects the other replicas. */
-  readonly kindDeps: ReplicaKindDeps;
 }
 
 export async function openVolume(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume> {
@@ -72,7 +72,11 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   };
   const replicas = config.replicas.map((replica, index) => makeReplica(replica, index, kindDeps));
   const control = new Map(replicas.map((replica) => [replica.name, new ReplicaControlFiles(replica)]));
-  const files = (name: string): ControlFiles => control.get(name) as ControlFiles;
+  const files = (name: string): ControlFiles => {
+    const known = control.get(name);
+    if (known === undefined) throw new Error(`No replica is named "${name}"`);
+    return known;
+  };
   const names = config.replicas.map((replica) => replica.name);
   const problems = await connectAll(
     replicas.filter((replica) => !avoid.includes(replica.name)),
@@ -103,7 +107,11 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
       log: deps.log,
       now: () => new Date(),
       isQuiet: (voter) => !avoid.includes(voter),
-      onCertain: (members) => deps.onCertain(members.map((name) => config.replicas.findIndex((r) => r.name === name))),
+      onCertain: (members, term) =>
+        deps.onCertain(
+          members.map((name) => config.replicas.findIndex((r) => r.name === name)),
+          term,
+        ),
     },
     {
       volumeId,
@@ -141,7 +149,14 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     if (usable.includes(replica.name)) capabilities.push(await replica.probe());
     if (!recorded.members.includes(replica.name)) await replica.disconnect();
   }
-  return { config, volumeId, replicas, files, capabilities, arbiter, recorded, kindDeps };
+  const slots: (Replica | null)[] = replicas;
+  const place = (replica: ReplicaConfig, index: number): Replica => {
+    const made = makeReplica(replica, index, kindDeps);
+    control.set(replica.name, new ReplicaControlFiles(made));
+    slots[index] = made;
+    return made;
+  };
+  return { config, volumeId, replicas: slots, files, place, capabilities, arbiter, recorded };
 }
 
 /** Answers who could not be connected, and why. */

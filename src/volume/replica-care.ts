@@ -37,6 +37,12 @@ export class ReplicaCare {
     return this.#running.get(index)?.progress ?? null;
   }
 
+  /** Nothing of it is open any more, so that its file system can be unmounted: neither is its lock. */
+  disconnected(index: number): void {
+    const url = this.#deps.volume.opened.replicas[index]?.url;
+    if (url !== undefined && !this.#deps.volume.membership.inSync.includes(index)) this.#deps.locks.release(url);
+  }
+
   /** Of a replica that has just been connected. Rejects, with what to do, if it may not be used. */
   async inspect(index: number): Promise<void> {
     const { volume, locks } = this.#deps;

@@ -47,7 +47,11 @@ function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps)
     return withDeadline(nfs, deps.deadlineMs);
   }
   const run = config.run === "auto" ? chooseRun(url) : config.run;
-  if (run === "threads") return withDeadline(new OffloadedReplica({ name, path: url }), deps.deadlineMs);
-  // Cold reads and flushes of a local replica run on threads, and these may hang too.
-  return withDeadline(new LocalReplica({ name, path: url, busy: deps.page.loopCalls(index) }), deps.deadlineMs);
+  const onThreadCalls = (calls: number): void => deps.page.threadCalls(index, calls);
+  // Cold reads and flushes of a local replica do not run on the loop either, and may hang.
+  const local =
+    run === "threads"
+      ? new OffloadedReplica({ name, path: url, onThreadCalls })
+      : new LocalReplica({ name, path: url, busy: deps.page.loopCalls(index), onThreadCalls });
+  return withDeadline(local, deps.deadlineMs);
 }

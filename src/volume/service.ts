@@ -18,13 +18,13 @@ import { FailureError } from "./failure.ts";
 import type { StartMessage } from "./holder-link.ts";
 import { measured } from "./measured.ts";
 import { openVolume } from "./open-volume.ts";
-import type { CallParams, FromVolume, Method, VolumeConfig, VolumeEvent } from "./protocol.ts";
+import type { CallParams, FromVolume, Method, ReplicaConfig, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
 import { loadCertain, loadNegotiated, loadTerm, saveCertain, saveTerm } from "./state-facts.ts";
 import { StateLog } from "./state-log.ts";
 import { STATE_PAGE_BYTES, STATE_PAGE_NAME, StatePageWriter } from "./state-page.ts";
-import { Volume } from "./volume.ts";
+import { MAX_REPLICAS, Volume } from "./volume.ts";
 
 const STATE_LOG_NAME = "state-log";
 const PULSE_MS = 200;
@@ -42,6 +42,8 @@ export class VolumeService {
   readonly ended: Promise<void>;
   readonly #deps: ServiceDeps;
   readonly #config: VolumeConfig;
+  /** By index, as they are now; null where one was removed. */
+  readonly #replicas: (ReplicaConfig | null)[];
   readonly #volume: Volume;
   readonly #session: FuseSession;
   readonly #stateLog: StateLog;
@@ -61,12 +63,14 @@ export class VolumeService {
       const term = resumed ? loadTerm(stateLog) : 0;
       const metrics = config.metricsAddress === null ? null : new VolumeMetrics();
       const certain = resumed ? loadCertain(stateLog) : null;
-      const onCertain = (replicas: readonly number[]) => saveCertain(stateLog, replicas);
+      const onCertain = (replicas: readonly number[], newest: number) => {
+        saveCertain(stateLog, replicas);
+        saveTerm(stateLog, newest);
+      };
       const opened = await openVolume(
         { config, resumed, avoid, term, certain },
         { page, log: deps.log, locks, metrics, onCertain },
       );
-      saveTerm(stateLog, opened.recorded.term);
       let service: VolumeService | null = null;
       const volume = new Volume(opened, {
         stateLog,
@@ -93,6 +97,7 @@ export class VolumeService {
   ) {
     this.#metrics = metrics;
     this.#config = config;
+    this.#replicas = [...config.replicas];
     this.#deps = deps;
     this.#volume = volume;
     this.#stateLog = stateLog;
@@ -104,6 +109,7 @@ export class VolumeService {
         replicas: volume.opened.replicas,
         membership: volume.membership,
         dropHandles: (index) => volume.files.dropHandles(index),
+        onDisconnected: (index) => this.#care.disconnected(index),
         inspect: (index) => this.#care.inspect(index),
         resync: async (index, options) => void (await this.#care.resync(index, options)),
         log: deps.log,
@@ -171,25 +177,27 @@ export class VolumeService {
       case "quiesce":
         await this.#release();
         return null;
-      case "replica.disable": {
-        const index = this.#indexOf(params);
-        await this.#caretaker.disable(index);
-        this.#volume.membership.expel([index], "Disabled", 0);
-        await this.#volume.membership.settled;
+      case "replica.disable":
+        await this.#takeOut(this.#indexOf(params), params.replica ?? "");
         return null;
-      }
       case "resync":
         return await this.#resync(params);
       case "replica.enable":
         this.#caretaker.enable(this.#indexOf(params));
         return null;
+      case "replica.add":
+        return this.#add(params);
+      case "replica.remove":
+        return await this.#remove(params);
+      case "replica.replace":
+        return await this.#replace(params);
       default:
         throw new FailureError("internal", `"${method}" is not known to this version`);
     }
   }
 
   onMembership(event: MembershipEvent): void {
-    const replica = "replica" in event ? (this.#config.replicas[event.replica]?.name ?? null) : null;
+    const replica = "replica" in event ? (this.#replicas[event.replica]?.name ?? null) : null;
     this.#deps.log.warn(event.message, { event: event.kind, replica });
     switch (event.kind) {
       case "left":
@@ -214,6 +222,79 @@ export class VolumeService {
     }
   }
 
+  /** A new replica, filled by a resync. */
+  #add(params: CallParams): null {
+    const { membership, opened, missed } = this.#volume;
+    const { replica: name = "", path: url = "", slow = false, run = "auto" } = params;
+    if (this.#replicas.some((other) => other?.name === name)) {
+      throw new FailureError("usage", `There is a replica "${name}" already: use another name, or \`replica replace\``);
+    }
+    const used = this.#replicas.filter((other) => other !== null).length;
+    if (used >= MAX_REPLICAS || this.#replicas.length >= MAX_REPLICAS) {
+      throw new FailureError(
+        "usage",
+        `A volume has at most ${MAX_REPLICAS} replicas, those removed since the mount included`,
+      );
+    }
+    const index = membership.add(name);
+    const config: ReplicaConfig = { name, url, slow, run };
+    this.#replicas[index] = config;
+    opened.place(config, index);
+    missed.begin(index, { kind: "everything" });
+    this.#reconfigured();
+    this.#caretaker.enable(index);
+    return null;
+  }
+
+  /** Its directory is left as it is. */
+  async #remove(params: CallParams): Promise<null> {
+    const index = this.#indexOf(params);
+    await this.#takeOut(index, params.replica ?? "");
+    await this.#volume.opened.arbiter.withdraw(params.replica ?? "");
+    this.#volume.membership.remove(index);
+    this.#volume.missed.end(index);
+    this.#volume.opened.replicas[index] = null;
+    this.#replicas[index] = null;
+    this.#reconfigured();
+    return null;
+  }
+
+  /** The same name, another place: filled by a resync. */
+  async #replace(params: CallParams): Promise<null> {
+    const { membership, opened, missed } = this.#volume;
+    const index = this.#indexOf(params);
+    const before = this.#replicas[index] as ReplicaConfig;
+    await this.#takeOut(index, before.name);
+    membership.remove(index);
+    membership.replaced(index);
+    const config: ReplicaConfig = { ...before, url: params.path ?? before.url, run: params.run ?? "auto" };
+    this.#replicas[index] = config;
+    opened.place(config, index);
+    missed.begin(index, { kind: "everything" });
+    missed.forgetAll(index);
+    this.#reconfigured();
+    this.#caretaker.enable(index);
+    return null;
+  }
+
+  /** Out of the membership, and left alone. Never the last copy, nor below the minimum. */
+  async #takeOut(index: number, name: string): Promise<void> {
+    const { membership } = this.#volume;
+    if (membership.inSync.includes(index) && membership.inSync.length <= membership.minInSync) {
+      throw new FailureError(
+        "quorum",
+        `Without "${name}" fewer than ${membership.minInSync} replicas would be in sync: bring another one up to date first`,
+      );
+    }
+    await this.#caretaker.disable(index);
+    membership.expel([index], "Disabled", 0);
+    await membership.settled;
+  }
+
+  #reconfigured(): void {
+    this.#deps.send({ type: "reconfigured", replicas: this.#replicas.filter((replica) => replica !== null) });
+  }
+
   async #resync(params: CallParams): Promise<null> {
     const { membership } = this.#volume;
     const index = this.#indexOf(params);
@@ -230,29 +311,25 @@ export class VolumeService {
   }
 
   #indexOf(params: CallParams): number {
-    const index = this.#config.replicas.findIndex((replica) => replica.name === params.replica);
+    const index = this.#replicas.findIndex((replica) => replica !== null && replica.name === params.replica);
     if (index >= 0) return index;
-    const names = this.#config.replicas.map((replica) => replica.name).join(", ");
+    const names = this.#replicas.flatMap((replica) => replica?.name ?? []).join(", ");
     throw new FailureError("usage", `There is no replica "${params.replica}": the volume has ${names}`);
+  }
+
+  async #replicaStatus({ name, url }: ReplicaConfig, index: number): Promise<ReplicaStatus> {
+    const { state, reason, since, lastError } = this.#volume.membership.standing(index);
+    const progress = this.#care.progress(index);
+    const readable = state === "InSync";
+    return { name, url, state, reason, since, readable, progress, lastError, freeBytes: await this.#freeBytes(index) };
   }
 
   async #status(): Promise<VolumeStatus> {
     const { membership } = this.#volume;
-    const freeBytes = await Promise.all(this.#config.replicas.map((_, index) => this.#freeBytes(index)));
-    const replicas = this.#config.replicas.map(({ name, url }, index): ReplicaStatus => {
-      const { state, reason, since, lastError } = membership.standing(index);
-      return {
-        name,
-        url,
-        state,
-        reason,
-        since,
-        readable: state === "InSync",
-        progress: this.#care.progress(index),
-        lastError,
-        freeBytes: freeBytes[index] ?? null,
-      };
-    });
+    const statuses = this.#replicas.map((replica, index) =>
+      replica === null ? null : this.#replicaStatus(replica, index),
+    );
+    const replicas = (await Promise.all(statuses)).filter((status) => status !== null);
     return {
       volume: this.#config.volume,
       mountpoint: this.#config.mountpoint,
