@@ -15,7 +15,7 @@
  * - The successor of a process on the same machine knows who is a member by every record that may be in force
  *   (`certain`). Of two voters, one of these is enough for it: the other one, alone, would ask for it.
  */
-import { bestRecord, hasDiverged, type Position, type VoterRecord, type Voters, votersOf } from "./arbiter-record.ts";
+import { bestRecord, hasDiverged, type VoterRecord, type Voters, votersOf } from "./arbiter-record.ts";
 import type { QuorumLossCause } from "./errors.ts";
 
 /** What one voter shows at a mount. */
@@ -207,9 +207,4 @@ function hasMajorities({ record, before, holders }: Recording): boolean {
     const all = votersOf(voters);
     return all.length <= 2 || all.filter((voter) => holders.includes(voter)).length >= majorityOf(all.length);
   });
-}
-
-/** Numbers go on from the highest that was ever tried in this term, in force or not. */
-export function positionAfter({ term, seq }: Position): Position {
-  return { term, seq: seq + 1 };
 }

@@ -4,7 +4,8 @@
  * `.chiron/membership/<term>.<seq>.json` of each voter.
  *
  * - One change at a time; the caller sees to that (`membership.ts` does).
- * - A voter on which a newer term is claimed is not written: then this process has lost the volume.
+ * - A voter on which a newer term is claimed is not written. If a quorum has not been claimed by anybody else, that is
+ *   what a mount left behind which did not succeed, and we claim a newer term ourselves; else the volume is lost to us.
  * - A voter whose files cannot be read, or are damaged, is not here.
  */
 import { randomUUID } from "node:crypto";
@@ -41,6 +42,8 @@ import type { AbsentReplica } from "./model.ts";
 
 const TERMS = "terms";
 const RECORDS = "membership";
+/** Of a mount, when it finds that somebody has claimed what it did not see at first. */
+const CLAIM_ATTEMPTS = 3;
 
 export interface Voter {
   readonly name: string;
@@ -55,9 +58,9 @@ export interface VoterArbiterDeps {
   /**
    * Members by every record that may be in force now: told before one that says otherwise is begun, and when it is in
    * force. The successor of this process has to be given what was told last (`VoterArbiterOptions.certain`), so keep it
-   * where it outlives the process, though not the machine.
+   * where it outlives the process, though not the machine. `term`: the newest that we have claimed.
    */
-  readonly onCertain?: (members: readonly string[]) => void;
+  readonly onCertain?: (members: readonly string[], term: number) => void;
 }
 
 export interface VoterArbiterOptions {
@@ -91,6 +94,8 @@ export class VoterArbiter implements Arbiter {
   #last: Position = { term: 0, seq: 0 };
   #inDoubt = false;
   #certain: readonly string[];
+  /** The highest that we have seen or tried anywhere. */
+  #seenTerm = 0;
   /** What is wrong with voters, for messages. */
   readonly #problems = new Map<string, string>();
 
@@ -154,16 +159,18 @@ export class VoterArbiter implements Arbiter {
 
   async claim(): Promise<VoterRecord> {
     const failed = new Set<string>();
-    for (;;) {
+    for (let attempt = 1; ; ) {
       const views = (await this.#views()).filter((view) => !failed.has(view.voter));
       const { forceDegraded, witness, certain = null } = this.#options;
       const choice = decideMount(views, { forceDegraded, witness, certain });
       if (choice.kind === "no-record") throw this.#noRecord();
       if (choice.kind === "refuse") throw this.#refused(choice.reason, choice.best, choice.missing, choice.busy);
-      const failing = await this.#claimTerm(choice);
-      const lacking = failing ?? (await this.#recordMount(choice));
+      const term = Math.max(choice.term, this.#seenTerm + 1);
+      const lacking =
+        (await this.#claimTerm(term, choice.here)) ?? (await this.#recordMount({ ...choice, term }).catch(claimLost));
       if (lacking === null) return this.current;
-      failed.add(lacking);
+      if (lacking instanceof ClaimLostError && ++attempt > CLAIM_ATTEMPTS) throw lacking;
+      if (!(lacking instanceof ClaimLostError)) failed.add(lacking);
     }
   }
 
@@ -196,7 +203,7 @@ export class VoterArbiter implements Arbiter {
   }
 
   #next(): Position {
-    return { term: this.current.term, seq: this.#last.seq + 1 };
+    return { term: this.#last.term, seq: this.#last.seq + 1 };
   }
 
   async #bring(record: VoterRecord, newcomer: string | null, minMembers: number): Promise<VoterRecord> {
@@ -216,14 +223,17 @@ export class VoterArbiter implements Arbiter {
     let recording = begun;
     for (;;) {
       const step = nextRecordStep(recording);
-      if (step.kind !== "failed") this.#tellCertain(recording.record.members, step.kind === "in-force");
+      if (step.kind !== "failed") this.#tellCertain(recording.record, step.kind === "in-force");
       this.#last = { term: recording.record.term, seq: recording.record.seq };
       if (step.kind === "in-force") return { recording, reason: null };
       if (step.kind === "failed") return { recording, reason: step.reason };
       const { voter } = step;
       const files = this.#voters.get(voter);
       const taken = files !== undefined && (await this.#tryPlace(voter, files, recording.record));
-      if (taken) {
+      if (taken instanceof ClaimLostError) {
+        if (recording.atMount) throw taken;
+        recording = await this.#claimAnew(recording, taken);
+      } else if (taken) {
         recording = recordTaken(recording, voter);
       } else {
         recording = withAbsent(recordRefused(recording, voter), voter, this.#deps.now().toISOString());
@@ -231,19 +241,38 @@ export class VoterArbiter implements Arbiter {
     }
   }
 
-  #tellCertain(members: readonly string[], inForce: boolean): void {
-    const certain = inForce ? members : this.#certain.filter((name) => members.includes(name));
-    if (certain.length === this.#certain.length && certain.every((name) => this.#certain.includes(name))) return;
-    this.#certain = certain;
-    this.#deps.onCertain?.(certain);
+  #tellCertain({ members, term }: VoterRecord, inForce: boolean): void {
+    this.#certain = inForce ? members : this.#certain.filter((name) => members.includes(name));
+    this.#deps.onCertain?.(this.#certain, term);
   }
 
-  async #tryPlace(voter: string, files: ControlFiles, record: VoterRecord): Promise<boolean> {
+  /** Of a volume that is served: goes on with a newer term, if nobody else can have a quorum for his. */
+  async #claimAnew(
+    { record, before, newcomer, atMount, minMembers }: Recording,
+    lost: ClaimLostError,
+  ): Promise<Recording> {
+    const all = votersOf(before);
+    const ours = (await this.#views())
+      .filter((view) => view.term <= record.term && (view.record?.term ?? 0) <= record.term)
+      .map((view) => view.voter);
+    const stillOurs =
+      all.length <= 2
+        ? record.members.every((member) => member === newcomer || ours.includes(member))
+        : all.filter((voter) => ours.includes(voter)).length >= majorityOf(all.length);
+    if (!stillOurs) throw lost;
+    const term = this.#seenTerm + 1;
+    if ((await this.#claimTerm(term, ours)) !== null) throw lost;
+    this.#deps.log.warn("A mount that did not succeed has left a claim behind", { term: lost.newerTerm, ours: term });
+    return beginRecording({ ...record, term, seq: 0 }, before, newcomer, { atMount, minMembers });
+  }
+
+  async #tryPlace(voter: string, files: ControlFiles, record: VoterRecord): Promise<boolean | ClaimLostError> {
     try {
       await this.#run(this.#place(voter, files, record));
       this.#problems.delete(voter);
       return true;
     } catch (error) {
+      if (error instanceof ClaimLostError) return error;
       if (!(error instanceof ControlFileError)) throw error;
       const { term, seq } = record;
       const problem = errorText(error);
@@ -255,8 +284,9 @@ export class VoterArbiter implements Arbiter {
 
   *#place(voter: string, files: ControlFiles, record: VoterRecord): Op<void> {
     const terms = (yield* files.list(TERMS)).map(Number);
-    const newer = terms.find((term) => term > record.term);
-    if (newer !== undefined) throw new ClaimLostError(record.term, newer, voter);
+    const newest = Math.max(0, ...terms);
+    this.#seenTerm = Math.max(this.#seenTerm, newest);
+    if (newest > record.term) throw new ClaimLostError(record.term, newest, voter);
     yield* files.replace(`${RECORDS}/${recordFileName(record)}`, formatRecord(record));
     yield* this.#tidy(files, record);
   }
@@ -277,7 +307,8 @@ export class VoterArbiter implements Arbiter {
   }
 
   /** null, or the voter that could not be claimed. */
-  async #claimTerm({ term, here }: MountChoice): Promise<string | null> {
+  async #claimTerm(term: number, here: readonly string[]): Promise<string | null> {
+    this.#seenTerm = Math.max(this.#seenTerm, term);
     const claim = { host: hostname(), pid: process.pid, time: this.#deps.now().toISOString() };
     const content = Buffer.from(`${JSON.stringify(claim)}\n`);
     for (const name of here) {
@@ -338,7 +369,9 @@ export class VoterArbiter implements Arbiter {
     const positions = (yield* files.list(RECORDS)).flatMap((name) => positionOfFile(name) ?? []);
     const highest = positions.sort(comparePositions).at(-1);
     const record = highest === undefined ? null : yield* this.#read(files, highest);
-    return { voter, record, term: Math.max(0, ...terms), quiet: this.#deps.isQuiet(voter) };
+    const term = Math.max(0, ...terms);
+    this.#seenTerm = Math.max(this.#seenTerm, term, record?.term ?? 0);
+    return { voter, record, term, quiet: this.#deps.isQuiet(voter) };
   }
 
   *#read(files: ControlFiles, at: Position): Op<VoterRecord> {
@@ -424,6 +457,11 @@ function withAbsent(recording: Recording, voter: string, since: string): Recordi
   if (gone || record.members.includes(voter) || !record.voters.replicas.includes(voter)) return recording;
   const absent: AbsentReplica = { name: voter, reason: "RecordFailed", since, resumePoint: null };
   return { ...recording, record: { ...record, absent: [...record.absent, absent] } };
+}
+
+function claimLost(error: unknown): ClaimLostError {
+  if (error instanceof ClaimLostError) return error;
+  throw error;
 }
 
 function absentAtMount({ best, members, diverged }: MountChoice, since: string): readonly AbsentReplica[] {

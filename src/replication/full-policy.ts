@@ -141,7 +141,7 @@ export class FullGuard {
       return;
     }
     this.#measuring = true;
-    void Promise.allSettled(answers).then((settled) => {
+    void Promise.allSettled(answers.map((answer) => Promise.resolve(answer))).then((settled) => {
       this.#measuring = false;
       known(settled.map((outcome) => (outcome.status === "fulfilled" ? outcome.value : null)));
     });
