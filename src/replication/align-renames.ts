@@ -6,30 +6,14 @@
  */
 import type { Replica, TreeObject } from "../replica/replica.ts";
 import { FileAttr, isDirectory } from "../util/file-attr.ts";
-import type { IntentRecord } from "./intent-record.ts";
+import { mapPath, type RenameRecord } from "./intent-renames.ts";
 import type { Path } from "./node-path.ts";
 import { attributesOf } from "./replica-call.ts";
 import { createLike } from "./resync-names.ts";
 
-export type RenameRecord = IntentRecord & { readonly kind: "rename" };
-
 /** How many of the last renames may be in doubt, and how many are looked at at all. */
 const maxInDoubt = 6;
 const maxRenames = 256;
-
-/** Where a path leads after these renames. */
-export function mapPath(path: Path, renames: readonly RenameRecord[]): Path {
-  let at = path;
-  for (const { from, to, exchange } of renames) {
-    if (isBelow(at, from)) at = [...to, ...at.slice(from.length)];
-    else if (exchange && isBelow(at, to)) at = [...from, ...at.slice(to.length)];
-  }
-  return at;
-}
-
-function isBelow(path: Path, directory: Path): boolean {
-  return path.length >= directory.length && directory.every((name, i) => path[i] === name);
-}
 
 /** How many of the renames a member has carried out; null if that cannot be told. `all`: of all members, in order. */
 export async function countDone(
@@ -87,27 +71,16 @@ export async function align(
   from: number,
   to: number,
 ): Promise<boolean> {
-  for (let k = from; k < to; k++) {
-    const record = renames[k] as RenameRecord;
-    const place = mapPath(record.to, renames.slice(k + 1, to));
-    if (!(await move(leader, target, record.from, record.to, record.exchange, place))) return false;
+  for (const record of renames.slice(from, to)) {
+    if (!(await move(leader, target, record.from, record.to, record.exchange))) return false;
   }
-  for (let k = from - 1; k >= to; k--) {
-    const record = renames[k] as RenameRecord;
-    if (!(await move(leader, target, record.to, record.from, record.exchange, record.from))) return false;
+  for (const record of renames.slice(to, from).reverse()) {
+    if (!(await move(leader, target, record.to, record.from, record.exchange))) return false;
   }
   return true;
 }
 
-async function move(
-  leader: Replica,
-  target: Replica,
-  from: Path,
-  to: Path,
-  exchange: boolean,
-  /** Where the leader has it in the end. */
-  _finally: Path,
-): Promise<boolean> {
+async function move(leader: Replica, target: Replica, from: Path, to: Path, exchange: boolean): Promise<boolean> {
   const source = objectAt(from);
   const place = objectAt(to);
   if ((await attributesOf({ replica: target, object: source })) === null) return true; // removed since
@@ -118,9 +91,8 @@ async function move(
     if (wanted === null || !isDirectory(wanted.mode)) return false;
     await createLike({ replica: leader, object }, wanted, { replica: target, object });
   }
-  const flags = exchange ? 2 : 0;
   const [a, b] = [source.parent as TreeObject, place.parent as TreeObject];
-  return (await target.rename(a, source.name, b, place.name, flags)) >= 0;
+  return (await target.rename(a, source.name, b, place.name, exchange ? 2 : 0)) >= 0;
 }
 
 export function objectAt(path: Path): TreeObject {

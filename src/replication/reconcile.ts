@@ -13,12 +13,13 @@
 import type { Replica, TimeSpec, TreeObject } from "../replica/replica.ts";
 import { EEXIST, ENOENT } from "../util/errno.ts";
 import type { Logger } from "../util/logger.ts";
-import { align, countDone, mapPath, objectAt, type RenameRecord } from "./align-renames.ts";
+import { align, countDone, objectAt } from "./align-renames.ts";
 import { DirtySet } from "./dirty-set.ts";
-import { markIntents } from "./intent-dirty.ts";
+import { markAligned, markIntents } from "./intent-dirty.ts";
 import { controlPlace } from "./intent-places.ts";
 import { type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
 import type { IntentRecord } from "./intent-record.ts";
+import { mapPath, type RenameRecord, renamesOf } from "./intent-renames.ts";
 import { RangeLocks } from "./locks.ts";
 import { Orphans } from "./orphans.ts";
 import { attributesOf, type Copy, must } from "./replica-call.ts";
@@ -147,8 +148,9 @@ async function makeAlike(
   const set = new DirtySet();
   if (everything) set.tree([], true);
   else {
-    const isAligned = await alignMembers(deps, leader, index, records, read);
-    markIntents(set, records, isAligned);
+    const undone = await alignMembers(deps, leader, index, records, read);
+    if (undone === null) markIntents(set, records);
+    else markAligned(set, records, undone);
   }
   const tree = new Tree({ onDrop: (node) => deps.replica(leader).forget(node), onMove: () => {} });
   const repair = new Repair(
@@ -173,28 +175,26 @@ async function makeAlike(
   return repair.work;
 }
 
+/** Makes directories have the same names on both. Answers which renames the leader has not done; null if that failed. */
 async function alignMembers(
   deps: ReconcileDeps,
   leader: number,
   index: number,
   records: readonly IntentRecord[],
   read: ReadonlyMap<number, ReadIntents>,
-): Promise<boolean> {
+): Promise<readonly RenameRecord[] | null> {
   const all = renamesOf(records);
-  if (all.length === 0) return true;
-  const done: number[] = [];
+  if (all.length === 0) return [];
+  const counts: number[] = [];
   for (const member of [leader, index]) {
     const own = renamesOf(read.get(member)?.records ?? []);
     const count = await countDone(deps.replica(member), own, all);
-    if (count === null) return false;
-    done.push(count);
+    if (count === null) return null;
+    counts.push(count);
   }
-  const [wanted, there] = done as [number, number];
-  return await align(deps.replica(leader), deps.replica(index), all, there, wanted);
-}
-
-function renamesOf(records: readonly IntentRecord[]): RenameRecord[] {
-  return records.filter((record): record is RenameRecord => record.kind === "rename");
+  const [wanted, there] = counts as [number, number];
+  const isDone = await align(deps.replica(leader), deps.replica(index), all, there, wanted);
+  return isDone ? all.slice(wanted) : null;
 }
 
 async function removeOrphans(root: Copy): Promise<void> {
