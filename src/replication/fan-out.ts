@@ -49,6 +49,7 @@ export class FanOut {
   readonly #fullPolicy: FullPolicy;
   /** Changes that have begun and not ended since the last `drained` asked, and those from before it. */
   #underWay = { count: 0, onZero: null as (() => void) | null };
+  #begun = 0;
   /** Pending while a barrier holds changes back. */
   #gate: Promise<void> | null = null;
   #draining: Promise<void> = Promise.resolve();
@@ -66,6 +67,11 @@ export class FanOut {
     const replica = this.#deps.replicas[index];
     if (replica === null || replica === undefined) throw new Error(`No replica has index ${index}`);
     return replica;
+  }
+
+  /** How many changes have been sent so far; tells an idle volume. */
+  get changes(): number {
+    return this.#begun;
   }
 
   /** Runs `act` while no change is under way; those that come meanwhile wait. */
@@ -104,6 +110,7 @@ export class FanOut {
     }
     const underWay = this.#underWay;
     underWay.count++;
+    this.#begun++;
     try {
       return yield* this.#carryOut(change);
     } finally {

@@ -12,6 +12,7 @@ import { mapShared } from "../posix/memory.ts";
 import { Caretaker } from "../replication/caretaker.ts";
 import type { MembershipEvent } from "../replication/membership.ts";
 import type { ReplicaStatus, VolumeState, VolumeStatus } from "../replication/model.ts";
+import { holdsMissed, reconcile } from "../replication/reconcile.ts";
 import { errnoName } from "../util/errno.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { FailureError } from "./failure.ts";
@@ -134,16 +135,36 @@ export class VolumeService {
 
   /** Members are alike, intents are open, what an earlier process had is found again. */
   async #prepare(resumed: boolean): Promise<void> {
+    if (!resumed) await this.#makeAlike();
     await this.#volume.prepareOrphans();
     await this.#volume.intents.open();
     this.#volume.start();
     if (resumed) this.#volume.restore();
     for (const [index, replica] of this.#config.replicas.entries()) {
       if (!this.#volume.membership.inSync.includes(index)) {
-        this.#deps.log.warn("Replica is not in sync", { replica: replica.name });
-        this.#volume.missed.begin(index, { kind: "everything" });
+        const records = this.#volume.intents.uncleared;
+        const known = holdsMissed(records, replica.name);
+        this.#deps.log.warn("Replica is not in sync", { replica: replica.name, missedIsKnown: known });
+        this.#volume.missed.begin(index, known ? { kind: "intents", records } : { kind: "everything" });
       }
     }
+  }
+
+  /** After an unclean stop members may differ in what was in flight. */
+  async #makeAlike(): Promise<void> {
+    const { membership, opened, fanOut } = this.#volume;
+    if (opened.arbiter.claimed.clean) return;
+    const { log } = this.#deps;
+    log.info("The volume was not unmounted in order: its replicas are made alike");
+    const result = await reconcile({
+      replica: (index) => fanOut.replica(index),
+      members: membership.inSync,
+      isDegraded: membership.inSync.length < this.#replicas.length,
+      log,
+      signal: new AbortController().signal,
+    });
+    const { entries, bytesWritten, everything } = result;
+    log.info("Replicas are alike", { entries, bytesWritten, everything });
   }
 
   /** After mount(2). */
@@ -203,6 +224,7 @@ export class VolumeService {
       case "left":
         this.#metrics?.expelled(replica ?? "", event.reason);
         this.#volume.missed.begin(event.replica, { kind: "intents", records: this.#volume.intents.uncleared });
+        if (replica !== null) void this.#volume.intents.recordOut(replica);
         this.#caretaker.left(event.replica);
         this.#tell("replica-lost", replica, event.message);
         break;
@@ -368,7 +390,7 @@ export class VolumeService {
     try {
       await this.#caretaker.stop();
       await this.#volume.settle();
-      if (await this.#volume.intents.checkpoint()) await this.#volume.opened.arbiter.release();
+      if (await this.#volume.persist()) await this.#volume.opened.arbiter.release();
     } catch (error) {
       this.#deps.log.error("The volume was not left in order: the next mount makes the replicas alike", {
         error: errorText(error),

@@ -8,6 +8,7 @@ import { FanOut } from "../replication/fan-out.ts";
 import { Files } from "../replication/files.ts";
 import { FullGuard, type Space } from "../replication/full-policy.ts";
 import { expelFailed, IntentLog } from "../replication/intent-log.ts";
+import { IntentPolicy } from "../replication/intent-policy.ts";
 import { RangeLocks } from "../replication/locks.ts";
 import { type MembershipEvent, VolumeMembership } from "../replication/membership.ts";
 import { MissedChangesLog } from "../replication/missed-changes.ts";
@@ -56,6 +57,7 @@ export class Volume {
   readonly #log: Logger;
   readonly #readChoice: ReadChoice;
   readonly #guard: FullGuard;
+  readonly #policy: IntentPolicy;
   #settling: NodeJS.Timeout | null = null;
   readonly #stopped = new AbortController();
 
@@ -98,6 +100,7 @@ export class Volume {
       drained: () => this.#drained(),
     });
     const { intents } = this;
+    this.#policy = new IntentPolicy({ intents, changes: () => fanOut.changes, log: deps.log });
     this.times = new Times({
       fanOut,
       membership,
@@ -171,9 +174,22 @@ export class Volume {
     }
   }
 
-  /** Measures space, so that nothing is written beyond it. */
+  /** Measures space, so that nothing is written beyond it; clears intents from time to time. */
   start(): void {
     this.#guard.start();
+    this.#policy.start();
+  }
+
+  /**
+   * Everything is on stable storage on all members, as after an unmount in order; with a replica out, the intents stay and
+   * say what it lacks. False if a member failed.
+   */
+  async persist(): Promise<boolean> {
+    this.#policy.stop();
+    if (await this.intents.checkpoint()) return true;
+    const members = this.membership.inSync;
+    for (const index of members) if ((await this.fanOut.replica(index).sync()) < 0) return false;
+    return members === this.membership.inSync;
   }
 
   /** Every change so far has ended, and its times are equal everywhere. */
