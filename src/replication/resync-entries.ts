@@ -159,10 +159,8 @@ export class EntryRepair {
       await must(at, "link", this.#c.target.link(known.place, place, node.name, null));
     }
     // Contents belong to the file, and were seen to under its other name, or are marked there.
-    const isSeenTo =
-      (node.flags & TREE) === 0 ||
-      known.isClean ||
-      ((node.flags & CONTENTS) === 0 && this.#c.links.isUnchanged(wanted));
+    const isSame = known.isClean || this.#c.links.isUnchanged(wanted);
+    const isSeenTo = (node.flags & TREE) === 0 || ((node.flags & CONTENTS) === 0 && isSame);
     await this.#note(path, wanted, place.child(node.name));
     node.flags |= ATTRIBUTES;
     this.#c.set.clearFlags(node, TREE | SCAN);

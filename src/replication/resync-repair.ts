@@ -19,6 +19,7 @@ import { classify } from "./verdict.ts";
 /** An object that cannot be worked on is waited for: longer than any call may take. */
 const retryMs = 30_000;
 const minRetries = 50;
+const doubtAfter = 12;
 const maxLinkRounds = 4;
 
 export class Repair {
@@ -128,9 +129,25 @@ export class Repair {
         if (this.#c.deps.sources()[0] === source) throw error;
       }
     }
-    // It is on the move: a rename is told when it has ended.
+    // It is on the move: a rename is told when it has ended. Or a mark was wrong about where it is.
     if (isLast) throw error;
+    if (retry.count % doubtAfter === 0) await this.#doubtSource(node, source);
     await sleep(Math.min(retry.count, 100), undefined, { signal: this.#c.options.signal });
+  }
+
+  /** The same for the source, where a directory that holds what is marked is gone. */
+  async #doubtSource(node: DirtyNode, source: number): Promise<void> {
+    const path = node.path();
+    for (let length = 1; length < path.length; length++) {
+      const part = path.slice(0, length);
+      const object = this.#c.pin(part);
+      const attr = await attributesOf({ replica: this.#c.deps.replica(source), object });
+      this.#c.deps.tree.unpin(object);
+      if (attr !== null && isDirectory(attr.mode)) continue;
+      this.#c.set.entry(part.slice(0, -1), part[length - 1] as ByteString);
+      this.#c.set.tree(part, true);
+      return;
+    }
   }
 
   /** Marks the topmost name on the way to a node that the target does not have. */
@@ -156,7 +173,8 @@ export class Repair {
     if (unmet.size + suspects.size === 0) return false;
     // Names that come and go meanwhile are marked by the changes themselves, so this need not go on for ever.
     if (source !== undefined && this.#linkRounds++ < maxLinkRounds) {
-      if (unmet.size > 0) await this.#markNames({ replica: this.#c.deps.replica(source), object: rootObject }, [], unmet);
+      if (unmet.size > 0)
+        await this.#markNames({ replica: this.#c.deps.replica(source), object: rootObject }, [], unmet);
       if (suspects.size > 0) await this.#markNames(this.#c.copy(this.#c.set.target), [], suspects);
     }
     links.clear();
