@@ -41,7 +41,7 @@ async function rate(count: number, inFlight: number, call: (index: number) => Pr
 
 async function connect(server: Ganesha, version: "3" | "4.1", port = server.port): Promise<NfsReplica> {
   const target = { ...parseNfsUrl(server.url(version)), port };
-  const replica = new NfsReplica("bench", target, { clientOwner: `bench-${process.pid}-${port}` });
+  const replica = new NfsReplica("bench", target, {});
   await replica.connect({ signal: AbortSignal.timeout(20_000) });
   return replica;
 }

@@ -18,19 +18,13 @@ import type { NfsUrl } from "./url.ts";
 export interface NfsConnectOptions {
   /** Whoever waits for our answers gives up after this time; the URL's own if that is shorter. */
   readonly deadlineMs?: number;
-  /**
-   * Who we are to a v4.1 server: the volume's id and the replica's name. Whoever connects with the same owner ends the
-   * session of all before.
-   */
-  readonly clientOwner: string;
   readonly logger?: Logger;
   /** Source ports below 1024, which most exports demand; by default as root. */
   readonly reservedPort?: boolean;
   /**
-   * The server has ended our session (v4.1). "fenced": another process has made one with our owner, and this one must
-   * stop; nothing of ours has any effect from now on, and every call answers ESTALE. "restarted": the server has
-   * forgotten all sessions. Asked before a session is made anew and again after; never asked, and never renewed, when
-   * fenced. By default a restart is resumed.
+   * The server has restarted and forgotten our session (v4.1): may this process go on? Asked before a session is made
+   * anew, and again after. By default it may. Never asked when another process has taken the replica over: then every
+   * call answers ESTALE from now on.
    */
   readonly mayResume?: () => Promise<boolean>;
   /** Told once, when another process has taken over. */
@@ -184,8 +178,8 @@ function speakV4({ url, addresses, credential, reservedPort }: Route, port: numb
       options.onFenced?.();
     } else logger.warn("The NFS server was restarted", { url: url.hosts.join(",") });
   };
-  const { clientOwner, mayResume = async () => true } = options;
-  return { protocol: newNfs4(rpc, { clientOwner, timeoutMs, onLoss, mayResume }), rpc };
+  const { mayResume = async () => true } = options;
+  return { protocol: newNfs4(rpc, { timeoutMs, onLoss, mayResume }), rpc };
 }
 
 /** The error as one line for people. */

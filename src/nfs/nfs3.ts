@@ -59,7 +59,7 @@ export function newNfs3(rpc: RpcClient, options: Nfs3Options): NfsProtocol {
 
 class Nfs3 implements NfsProtocol {
   readonly version = "3";
-  readonly fence = "none";
+  readonly fences = false;
   readonly xattrs = false;
   readonly #mount: Mount;
   readonly #until: number;
@@ -71,6 +71,10 @@ class Nfs3 implements NfsProtocol {
 
   get limits(): Limits {
     return this.#mount.limits;
+  }
+
+  async takeOver(): Promise<number> {
+    return 0;
   }
 
   within(until: number): Nfs3 {

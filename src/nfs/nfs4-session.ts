@@ -182,9 +182,14 @@ export class Nfs4Session {
     this.#renewal.unref();
   }
 
+  /** Another session takes its place on the same connection; calls that are under way end. */
+  retire(): void {
+    if (this.#renewal !== null) clearInterval(this.#renewal);
+  }
+
   close(): void {
     this.#state = "closed";
-    if (this.#renewal !== null) clearInterval(this.#renewal);
+    this.retire();
     for (const wake of this.#waiting.splice(0)) wake(null);
     this.#rpc.close();
   }

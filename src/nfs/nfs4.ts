@@ -3,6 +3,7 @@
  * once, and is the fence against earlier and later processes. Each open file has an open-owner of its own, asks for no
  * delegation, and is claimed back after a server restart. Owners are numbers.
  */
+import { randomUUID } from "node:crypto";
 import type { ByteString } from "../util/byte-string.ts";
 import {
   EACCES,
@@ -78,11 +79,13 @@ class Nfs4Open implements OpenState {
   }
 }
 
-export type Nfs4Options = Omit<SessionOptions, "onRenewed">;
+export type Nfs4Options = Omit<SessionOptions, "onRenewed" | "clientOwner">;
 
 /** One mount: what all views of it share. */
 interface Mount {
-  readonly session: Nfs4Session;
+  session: Nfs4Session;
+  readonly newSession: (owner: string) => Nfs4Session;
+  leaseSeconds: number;
   readonly opens: Set<Nfs4Open>;
   nextOwner: number;
   maxNameBytes: number;
@@ -92,15 +95,24 @@ interface Mount {
 
 /** `rpc` is a client of program 100003, version 4. */
 export function newNfs4(rpc: RpcClient, options: Nfs4Options): NfsProtocol {
-  const session = new Nfs4Session(rpc, { ...options, onRenewed: () => nfs.reclaim() });
-  const limits = { readBytes: 32 * 1024, writeBytes: 32 * 1024 };
-  const mount = { session, opens: new Set<Nfs4Open>(), nextOwner: 1, maxNameBytes: 255, limits, xattrs: false };
+  const newSession = (clientOwner: string) =>
+    new Nfs4Session(rpc, { ...options, clientOwner, onRenewed: () => nfs.reclaim() });
+  const mount: Mount = {
+    session: newSession(`chiron:look:${process.pid}:${randomUUID()}`),
+    newSession,
+    opens: new Set(),
+    nextOwner: 1,
+    maxNameBytes: 255,
+    leaseSeconds: 90,
+    limits: { readBytes: 32 * 1024, writeBytes: 32 * 1024 },
+    xattrs: false,
+  };
   const nfs = new Nfs4(mount, Number.POSITIVE_INFINITY);
   return nfs;
 }
 
 class Nfs4 implements NfsProtocol {
-  readonly fence = "session";
+  readonly fences = true;
   readonly #mount: Mount;
   readonly #until: number;
 
@@ -134,13 +146,32 @@ class Nfs4 implements NfsProtocol {
   }
 
   async mount(path: readonly ByteString[]): Promise<MountPoint> {
-    const started = await this.#mount.session.start();
+    const started = await this.#begin(this.#mount.session);
     if (started < 0) throw refusal(started);
-    const completed = await this.#reclaimComplete();
-    if (completed < 0 && completed !== Nfs4Status.completeAlready) throw refusal(completed);
     const point = await this.#walk(path);
     await this.#askServer(point.handle);
     return point;
+  }
+
+  /**
+   * The session that this mount began with has an owner of its own, and ends nobody's; it is left to its lease. Files that
+   * are open are opened again when they are used.
+   */
+  async takeOver(owner: string): Promise<number> {
+    const session = this.#mount.newSession(owner);
+    const started = await this.#begin(session);
+    if (started < 0) return settled(started);
+    this.#mount.session.retire();
+    this.#mount.session = session;
+    session.keepAlive(this.#mount.leaseSeconds);
+    return 0;
+  }
+
+  async #begin(session: Nfs4Session): Promise<number> {
+    const started = await session.start();
+    if (started < 0) return started;
+    const completed = await reclaimComplete(session);
+    return completed === Nfs4Status.completeAlready ? 0 : completed;
   }
 
   close(): void {
@@ -199,6 +230,7 @@ class Nfs4 implements NfsProtocol {
     };
     this.#mount.maxNameBytes = Math.min(255, facts.maxName);
     this.#mount.xattrs = facts.xattrs && this.#mount.session.minor >= 2;
+    this.#mount.leaseSeconds = facts.leaseSeconds;
     this.#mount.session.keepAlive(facts.leaseSeconds);
   }
 
@@ -208,15 +240,7 @@ class Nfs4 implements NfsProtocol {
       const claimed = await this.#openByHandle(open.handle, open.access, open.owner, "previous");
       if (typeof claimed !== "number") open.stateid = claimed;
     }
-    await this.#reclaimComplete();
-  }
-
-  #reclaimComplete(): Promise<number> {
-    return this.#call(
-      (compound) => compound.op(Op.reclaimComplete).bool(false),
-      (results) => results.next(Op.reclaimComplete),
-      { recovering: true, urgent: true },
-    );
+    await reclaimComplete(this.#mount.session);
   }
 
   // Objects.
@@ -685,6 +709,14 @@ class Nfs4 implements NfsProtocol {
   #xattrKey(name: ByteString): ByteString | null {
     return this.xattrs && name.startsWith("user.") ? name.slice(5) : null;
   }
+}
+
+function reclaimComplete(session: Nfs4Session): Promise<number> {
+  return session.call(
+    (compound) => compound.op(Op.reclaimComplete).bool(false),
+    (results) => results.next(Op.reclaimComplete),
+    { recovering: true, urgent: true },
+  );
 }
 
 function stateidOf(state: OpenState | null): Buffer {

@@ -52,11 +52,8 @@ export interface MountPoint {
 
 export interface NfsProtocol {
   readonly version: "3" | "4.1" | "4.2";
-  /**
-   * "session": once a later process has made its session, no call of this one has any effect. "none": a call that was
-   * given up may take effect at any later time.
-   */
-  readonly fence: "session" | "none";
+  /** `takeOver` shuts others out. Without that, a call that was given up may take effect at any later time. */
+  readonly fences: boolean;
   readonly limits: Limits;
   readonly xattrs: boolean;
 
@@ -64,6 +61,11 @@ export interface NfsProtocol {
   mount(path: readonly ByteString[], options: { readonly signal: AbortSignal }): Promise<MountPoint>;
   /** Drops what is queued and answers ENOTCONN to everything. */
   close(): void;
+  /**
+   * Ends the sessions of all clients that have called this with the same owner before, on this connection or another:
+   * when it has answered 0, none of their calls is running, and none has any effect any more.
+   */
+  takeOver(owner: string): Promise<number>;
   /**
    * The same, with calls that have answered by then (`performance.now()`), all that belong to one operation together:
    * afterwards none of them touches a buffer.

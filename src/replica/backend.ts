@@ -1,8 +1,7 @@
 /**
- * A backend for work on it from outside of a volume (making and removing a volume's directory). To an NFS v4.1 server
- * it is another client than any volume process: sharing an owner would end the volume's session.
+ * A backend for work on it from outside of a volume (making and removing a volume's directory). It
+ * never takes the replica over, so a volume that is mounted goes on.
  */
-import { randomUUID } from "node:crypto";
 import { parseNfsUrl } from "../nfs/url.ts";
 import type { Logger } from "../util/logger.ts";
 import { withDeadline } from "./deadline.ts";
@@ -17,7 +16,7 @@ export function makeBackend(
   options: { readonly logger: Logger; readonly deadlineMs: number },
 ): Replica {
   const replica = url.startsWith("nfs://")
-    ? new NfsReplica(name, parseNfsUrl(url), { clientOwner: `chiron-admin:${randomUUID()}`, logger: options.logger })
+    ? new NfsReplica(name, parseNfsUrl(url), { logger: options.logger })
     : new OffloadedReplica({ name, path: url });
   return withDeadline(replica, options.deadlineMs);
 }

@@ -143,6 +143,10 @@ class TimedReplica implements Replica {
     return this.#inner.disconnect();
   }
 
+  async takeOver(volumeId: string): Promise<void> {
+    await this.#inner.takeOver?.(volumeId);
+  }
+
   check(): Answer {
     return this.#within(this.#inner.check());
   }

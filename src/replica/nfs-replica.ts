@@ -27,6 +27,7 @@ import {
   ESTALE,
   ETIMEDOUT,
   EXDEV,
+  errnoName,
 } from "../util/errno.ts";
 import {
   type FileAttr,
@@ -78,6 +79,8 @@ interface Session {
   readonly unstable: NfsUnstable;
   readonly files: NfsFiles;
   readonly rootIno: number;
+  /** `takeOver` has shut out everybody before. */
+  fenced: boolean;
 }
 
 export class NfsReplica implements Replica {
@@ -88,7 +91,7 @@ export class NfsReplica implements Replica {
   readonly #late = new LateCalls();
   #session: Session | null = null;
 
-  constructor(name: string, target: NfsUrl, options: NfsReplicaOptions) {
+  constructor(name: string, target: NfsUrl, options: NfsReplicaOptions = {}) {
     this.name = name;
     this.url = formatNfsUrl(target);
     // Earlier than whoever waits: its buffers are ours until we have answered.
@@ -97,12 +100,9 @@ export class NfsReplica implements Replica {
     this.#options = options;
   }
 
-  /**
-   * "session": the server refuses everything that an earlier connection sent, from the moment `connect` resolves. "none":
-   * what was sent and not answered may happen at any time; see `lateCalls`.
-   */
+  /** "session": the server refuses whatever an earlier process or connection sent; so it is after `takeOver` on v4.1. */
   get fence(): "session" | "none" {
-    return this.#session?.protocol.fence ?? "none";
+    return this.#session?.fenced === true ? "session" : "none";
   }
 
   /** The protocol that is spoken: "3", "4.1" or "4.2"; null while not connected. */
@@ -134,13 +134,25 @@ export class NfsReplica implements Replica {
         connection.protocol.close();
         throw error;
       }
-      if (connection.protocol.fence === "session") this.#late.clear();
-      else await this.#replaceLateFiles(signal);
+      if (!connection.protocol.fences) await this.#replaceLateFiles(signal);
     } catch (error) {
       await this.disconnect();
       if (error instanceof NfsError) throw new ReplicaError(this.name, `${this.url}: ${error.message}`, error);
       throw error;
     }
+  }
+
+  async takeOver(volumeId: string): Promise<void> {
+    const session = this.#session;
+    if (session === null) throw new ReplicaError(this.name, "not connected", { errno: -ENOTCONN });
+    if (!session.protocol.fences) return;
+    const result = await session.protocol.takeOver(`chiron:${volumeId}:${this.name}`);
+    if (result < 0) {
+      const message = `${this.url}: it cannot be taken over from earlier processes (${errnoName(result)})`;
+      throw new ReplicaError(this.name, message, { errno: result });
+    }
+    session.fenced = true;
+    this.#late.clear();
   }
 
   /**
@@ -190,6 +202,7 @@ export class NfsReplica implements Replica {
       unstable: new NfsUnstable(protocol),
       files: new NfsFiles(),
       rootIno: root.attr.ino,
+      fenced: false,
     };
   }
 

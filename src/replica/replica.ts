@@ -105,6 +105,12 @@ export interface Replica {
    * that was issued has ended or can no longer take effect, which may be never: don't wait for it without a deadline.
    */
   disconnect(): Promise<void>;
+  /**
+   * Shuts out every process that took this replica of the volume over before, and all calls of earlier connections:
+   * they have no effect any more. For kinds that can (NFS v4.1). Called once the volume is this process's, after each
+   * `connect`, before anything is changed. Rejects with a `ReplicaError`.
+   */
+  takeOver?(volumeId: string): Promise<void>;
   /** 0 if the root is still where it was found and answers; ENODEV if another file system or nothing is there now. */
   check(): Answer;
   probe(): Promise<Capabilities>;

@@ -32,7 +32,7 @@ export interface OpenRequest {
   readonly certain: readonly number[] | null;
 }
 
-export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs" | "volume"> {
+export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs"> {
   readonly log: Logger;
   readonly locks: ReplicaLocks;
   /** Keeps for a successor of this process who is a member by every record (`VoterArbiterDeps.onCertain`). */
@@ -67,7 +67,6 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     page: deps.page,
     logger: deps.log,
     deadlineMs: config.deadlineMs,
-    volume: config.volume,
     metrics: deps.metrics,
   };
   const replicas = config.replicas.map((replica, index) => makeReplica(replica, index, kindDeps));
@@ -143,6 +142,14 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     }
   }
   const recorded = await arbiter.claim();
+  await takeOver(
+    connected.filter((replica) => recorded.members.includes(replica.name)),
+    volumeId,
+    deps.log,
+  );
+  const newest = await arbiter.peek(); // somebody may have claimed it meanwhile: nothing was changed yet
+  if (newest !== null && newest.term > recorded.term)
+    throw new ClaimLostError(recorded.term, newest.term, newest.members[0] ?? "");
   const capabilities: Capabilities[] = [];
   for (const replica of connected) {
     // Also of those that are yet to be filled: the volume offers what all of them can do.
@@ -173,6 +180,20 @@ async function connectAll(replicas: readonly Replica[], deadlineMs: number): Pro
     }),
   );
   return problems;
+}
+
+/** Ends what earlier processes may still do. A replica where that fails is left alone: its calls fail, and it is expelled. */
+async function takeOver(replicas: readonly Replica[], volumeId: string, log: Logger): Promise<void> {
+  await Promise.all(
+    replicas.map(async (replica) => {
+      try {
+        await replica.takeOver?.(volumeId);
+      } catch (error) {
+        log.warn("Replica cannot be taken over", { replica: replica.name, error: errorText(error) });
+        await replica.disconnect();
+      }
+    }),
+  );
 }
 
 /** A directory that holds records and no data. */

@@ -75,6 +75,7 @@ export class ReplicaCare {
         "an earlier process of this volume still has a call under way on it: it is waited for",
       );
     }
+    await replica.takeOver?.(volume.opened.volumeId);
     const lacks = lacking(await replica.probe(), volume.opened.capabilities);
     if (lacks.length > 0) {
       throw new ReplicaError(

@@ -16,8 +16,6 @@ export interface ReplicaKindDeps {
   readonly page: StatePageWriter;
   readonly logger: Logger;
   readonly deadlineMs: number;
-  /** Who we are to an NFS v4.1 server, together with the replica's name. */
-  readonly volume: string;
   /** null where nobody asks for figures: then they cost nothing. */
   readonly metrics: VolumeMetrics | null;
 }
@@ -40,7 +38,6 @@ function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps)
   const { name, url } = config;
   if (isNfsUrl(url)) {
     const nfs = openNfsReplica(name, url, {
-      clientOwner: `chiron:${deps.volume}:${name}`,
       deadlineMs: deps.deadlineMs,
       logger: deps.logger.child({ replica: name }),
     });

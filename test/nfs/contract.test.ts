@@ -30,8 +30,7 @@ for (const version of ["3", "4.1"] as const) {
         const directory = join(server.directory, "export", name);
         mkdirSync(directory);
         const url = parseNfsUrl(server.url(version, `/export/${name}`));
-        let clients = 0;
-        const make = () => new NfsReplica("mars", url, { clientOwner: `contract-${name}-${clients++}` });
+        const make = () => new NfsReplica("mars", url, {});
         return {
           replica: make(),
           another: make,

@@ -10,7 +10,7 @@ import { ReplicaError } from "../../src/replica/replica.ts";
 import { available, freePort, Ganesha } from "./ganesha.ts";
 
 const connect = async (url: string, signal = AbortSignal.timeout(60_000)) => {
-  const replica = new NfsReplica("mars", parseNfsUrl(url), { clientOwner: "errors" });
+  const replica = new NfsReplica("mars", parseNfsUrl(url), {});
   try {
     await replica.connect({ signal });
     return replica;
@@ -109,6 +109,8 @@ describe("errors of NFS replicas", { skip: available ? false : "needs root, nfs-
   test("v4.1 is the default where the server has it", async () => {
     const replica = await connect(server.url("3").replace("version=3&", ""));
     assert.match(replica.protocolVersion ?? "", /^4\.[12]$/);
+    assert.equal(replica.fence, "none");
+    await replica.takeOver("volume");
     assert.equal(replica.fence, "session");
     await replica.disconnect();
   });

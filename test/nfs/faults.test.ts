@@ -50,10 +50,14 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
     const { timeoutMs = 10_000, port = proxy.port, ...options } = how;
     const url = server.url(version, `/export/tree-${trees - 1}`, `&timeout=${timeoutMs}ms`);
     const target = { ...parseNfsUrl(url), port };
-    const replica = new NfsReplica("mars", target, { clientOwner: `faults-${trees}`, ...options });
+    const replica = new NfsReplica("mars", target, { ...options });
     open.push(replica);
-    await replica.connect({ signal: AbortSignal.timeout(60_000) });
+    await connectAgain(replica);
     return replica;
+  };
+  const connectAgain = async (replica: NfsReplica) => {
+    await replica.connect({ signal: AbortSignal.timeout(60_000) });
+    await replica.takeOver(`volume-${trees}`);
   };
   const content = (name: string) => readFileSync(join(directory, name), "latin1");
   const create = (replica: NfsReplica, name: string) => ok(replica.create(top, name, 0o644, root, null));
@@ -64,7 +68,7 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
     test(`v${version}: a server that stops for a second is waited for`, async () => {
       const replica = await connect(version);
       const handle = await create(replica, "f");
-      server.signal("SIGSTOP");
+      await server.freeze();
       const calls = [
         replica.write(handle, Buffer.from("written"), 0),
         replica.mkdir(top, "d", 0o755, root, null),
@@ -80,7 +84,7 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
       mkdirSync(join(directory, ".chiron"));
       const replica = await connect(version, { timeoutMs: 500 });
       const handle = await create(replica, "f");
-      server.signal("SIGSTOP");
+      await server.freeze();
       const began = performance.now();
       const answers = await Promise.all([
         replica.write(handle, Buffer.from("late"), 0),
@@ -188,7 +192,7 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
     await replica.disconnect();
     assert.ok(proxy.heldBytes > 0);
     proxy.passNew();
-    await replica.connect({ signal: AbortSignal.timeout(60_000) });
+    await connectAgain(replica);
     assert.equal(replica.fence, "session");
     assert.deepEqual(replica.lateCalls, []);
     const again = await ok(replica.open(top.child("f"), "read-write"));
@@ -237,11 +241,16 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
     assert.deepEqual(readdirSync(join(directory, ".chiron")), []);
   });
 
-  test("v4.1: who connects later shuts out who was there before, who is told and does nothing more", async () => {
+  test("v4.1: who takes over later shuts out who did before, who is told and does nothing more", async () => {
     let fenced = 0;
     const old = await connect("4.1", { onFenced: () => fenced++ });
     const handle = await create(old, "f");
     await write(old, handle, "old");
+    const looking = new NfsReplica("mars", parseNfsUrl(server.url("4.1", `/export/tree-${trees - 1}`)), {});
+    open.push(looking);
+    await looking.connect({ signal: AbortSignal.timeout(60_000) });
+    await ok(looking.getattr(top.child("f"), new FileAttr()));
+    await write(old, handle, "yet"); // who only looks ends nobody's session
     const fresh = await connect("4.1");
     for (const answer of [
       old.write(handle, Buffer.from("STALE"), 0),
@@ -283,7 +292,7 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
   for (const version of ["3", "4.1"] as const) {
     test(`v${version}: an export that is gone, or is another file system now, is not taken for the old one`, async () => {
       await using other = await Ganesha.start();
-      const replica = new NfsReplica("mars", parseNfsUrl(other.url(version)), { clientOwner: "exports" });
+      const replica = new NfsReplica("mars", parseNfsUrl(other.url(version)), {});
       open.push(replica);
       await replica.connect({ signal: AbortSignal.timeout(60_000) });
       assert.equal(await replica.check(), 0);
@@ -300,7 +309,7 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
     test(`v${version}: root squash that is turned on later makes nothing that belongs to somebody else`, async () => {
       await using other = await Ganesha.start();
       chmodSync(join(other.directory, "export"), 0o777);
-      const replica = new NfsReplica("mars", parseNfsUrl(other.url(version)), { clientOwner: "squash" });
+      const replica = new NfsReplica("mars", parseNfsUrl(other.url(version)), {});
       open.push(replica);
       await replica.connect({ signal: AbortSignal.timeout(60_000) });
       await other.kill();
@@ -319,7 +328,7 @@ describe("faults of NFS servers", { skip: available ? false : "needs root, nfs-g
       execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m", "tmpfs", small]);
       try {
         await using other = await Ganesha.start({ directory: small });
-        const replica = new NfsReplica("mars", parseNfsUrl(other.url(version)), { clientOwner: "full" });
+        const replica = new NfsReplica("mars", parseNfsUrl(other.url(version)), {});
         open.push(replica);
         await replica.connect({ signal: AbortSignal.timeout(60_000) });
         const handle = await create(replica, "f");

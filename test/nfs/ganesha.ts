@@ -4,7 +4,7 @@
  * rpcbind, and root; `available` tells whether they are there.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -86,6 +86,14 @@ export class Ganesha implements AsyncDisposable {
 
   signal(signal: NodeJS.Signals): void {
     this.#process?.kill(signal);
+  }
+
+  /** SIGSTOP, and every thread of it has stopped when this resolves. */
+  async freeze(): Promise<void> {
+    this.signal("SIGSTOP");
+    const tasks = `/proc/${this.pid}/task`;
+    const stopped = () => readdirSync(tasks).every((id) => / T /.test(readFileSync(join(tasks, id, "stat"), "latin1")));
+    while (!stopped()) await pause(5);
   }
 
   /** SIGKILL, and gone when this resolves. */

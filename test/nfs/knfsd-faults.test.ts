@@ -18,11 +18,11 @@ describe("faults of Linux's own server", { skip: available ? false : "needs root
   const connect = async (version: "3" | "4.1", options: Partial<NfsReplicaOptions> = {}) => {
     const target = parseNfsUrl(server.url(version, `/export/faults-${version}`, "&timeout=120s"));
     const replica = new NfsReplica("mars", target, {
-      clientOwner: "faults",
       makeDirectory: { mode: 0o755 },
       ...options,
     });
     await replica.connect({ signal: AbortSignal.timeout(120_000) });
+    await replica.takeOver("volume");
     return replica;
   };
 
@@ -62,7 +62,7 @@ describe("faults of Linux's own server", { skip: available ? false : "needs root
     });
   }
 
-  test("v4.1: who connects later shuts out who was there before", async () => {
+  test("v4.1: who takes over later shuts out who did before", async () => {
     let fenced = 0;
     const old = await connect("4.1", { onFenced: () => fenced++ });
     const handle = await ok(old.create(top, "fenced", 0o644, root, null));
