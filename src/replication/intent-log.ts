@@ -228,6 +228,16 @@ export class IntentLog implements Intents {
     return start(this.#write(() => ({ kind: "out", replica: name })));
   }
 
+  /** The replica of this name is another one from now on: what is on record of its absence is void, for certain. */
+  recordUnknown(name: string): Eventual<number> {
+    return start(this.#writeFlushed({ kind: "unknown", replica: name }));
+  }
+
+  *#writeFlushed(body: IntentBody): Op<number> {
+    const result = yield* this.#write(() => body);
+    return result === 0 ? yield* wait(this.#flush()) : result;
+  }
+
   /**
    * Everything asked about so far reaches stable storage on all replicas, and its intents are removed. False if that
    * did not happen: a replica is out, or has failed.

@@ -29,14 +29,25 @@ export type IntentBody =
       readonly otherIno: number;
     }
   /** This replica is out of sync, and all that it may have missed is named by intents from this generation on. */
-  | { readonly kind: "out"; readonly replica: string };
+  | { readonly kind: "out"; readonly replica: string }
+  /** The replica of this name is another one now, or nothing is known of it: what "out" said before is void. */
+  | { readonly kind: "unknown"; readonly replica: string };
 
 export type IntentRecord = IntentBody & { readonly generation: number; readonly seq: number };
 
 /** What a symbolic link holds everywhere, less some room. */
 export const maxTargetBytes = 3_900;
 
-const letters = { begin: "b", entries: "e", attributes: "a", data: "d", tree: "t", rename: "m", out: "o" } as const;
+const letters = {
+  begin: "b",
+  entries: "e",
+  attributes: "a",
+  data: "d",
+  tree: "t",
+  rename: "m",
+  out: "o",
+  unknown: "u",
+} as const;
 
 export function encodeIntent(body: IntentBody): ByteString {
   const several = "severalNames" in body && body.severalNames ? "+" : "-";
@@ -49,6 +60,7 @@ function content(body: IntentBody): ByteString {
     case "begin":
       return "1"; // version of the format
     case "out":
+    case "unknown":
       return body.replica;
     case "rename": {
       const from = body.from.join("/");
@@ -68,6 +80,7 @@ export function decodeIntent(target: ByteString): IntentBody | null {
   const rest = text.slice(2);
   if (text[0] === letters.begin) return rest === "1" ? { kind: "begin" } : null;
   if (text[0] === letters.out) return rest === "" ? null : { kind: "out", replica: rest };
+  if (text[0] === letters.unknown) return rest === "" ? null : { kind: "unknown", replica: rest };
   if (text[0] === letters.rename) return decodeRename(rest);
   const path = decodePath(rest);
   if (path === null) return null;

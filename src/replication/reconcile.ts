@@ -91,7 +91,12 @@ export async function reconcile(deps: ReconcileDeps): Promise<ReconcileResult> {
 
 /** Do these intents hold everything that a replica which is out may lack? */
 export function holdsMissed(records: readonly IntentRecord[], replica: string): boolean {
-  return records.some((record) => record.kind === "out" && record.replica === replica);
+  let known = false;
+  for (const record of records) {
+    if (record.kind === "out" && record.replica === replica) known = true;
+    if (record.kind === "unknown" && record.replica === replica) known = false;
+  }
+  return known;
 }
 
 /** All records in order. Those of one number say the same on each member, but for inode numbers. */

@@ -56,6 +56,7 @@ export class RepairContext {
   readonly links: LinkTable;
   /** Everything is being walked: whatever has several names is met under each of them. */
   readonly isFull: boolean;
+  since: ((replica: number) => TimeSpec | null) | null;
   entries = 0;
   bytesWritten = 0;
   readonly seen = { files: 0, bytes: 0 };
@@ -70,6 +71,7 @@ export class RepairContext {
     this.target = deps.replica(index);
     this.links = new LinkTable((node) => deps.tree.unpin(node), set.suspects);
     this.isFull = isFull;
+    this.since = options.since ?? null;
   }
 
   copy(object: TreeObject): Copy {
@@ -111,7 +113,7 @@ export class RepairContext {
   }
 
   #isSince(attr: FileAttr, replica: number): boolean {
-    const since = this.options.since?.(replica) ?? null;
+    const since = this.since?.(replica) ?? null;
     if (since === null) return false;
     const from = { seconds: since.seconds - clockMarginSeconds, nsec: since.nsec };
     return !isBefore({ seconds: attr.ctime, nsec: attr.ctimeNsec }, from);

@@ -106,6 +106,7 @@ export class EntryRepair {
     if (isDirectory(wanted.mode)) {
       // What happened in a directory that was made meanwhile is marked; names that are not there are looked for.
       if (!wasUncertain) node.flags |= SCAN;
+      node.cursor = null; // what a walk has seen of another directory says nothing
       this.#c.set.clearFlags(node, ENTRY);
       return;
     }

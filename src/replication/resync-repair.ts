@@ -41,6 +41,15 @@ export class Repair {
     return this.#c;
   }
 
+  /** See `RepairOptions.since`. */
+  get since(): RepairContext["since"] {
+    return this.#c.since;
+  }
+
+  set since(since: RepairContext["since"]) {
+    this.#c.since = since;
+  }
+
   /** What an earlier repair has left in the parking place, and nobody has come for. */
   async clearParking(): Promise<void> {
     await this.#names.clearParking();

@@ -15,7 +15,7 @@ import { Repair } from "./resync-repair.ts";
 
 export interface ResyncDeps extends RepairDeps {
   readonly missed: MissedChangesLog;
-  readonly intents: Pick<IntentLog, "join">;
+  readonly intents: Pick<IntentLog, "join" | "begunAt">;
   /** Runs `act` while no change is under way. */
   readonly barrier: <T>(act: () => Promise<T>) => Promise<T>;
   /** Records that the replica is in sync from now on. */
@@ -68,6 +68,7 @@ export class Resync {
   /** Resolves when the replica is in sync. Rejects if it failed or was stopped; what was done stays done. */
   async run(): Promise<ResyncResult> {
     const { missed } = this.#deps;
+    this.#repair.since ??= await this.#deps.intents.begunAt();
     await this.#estimateWork();
     await this.#repair.clearParking();
     this.#set.absorbs = false;
