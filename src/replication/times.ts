@@ -3,6 +3,7 @@
  * entries changed, a new symbolic link, a file that was written) is noted here and later given the leader's time on all
  * other replicas: once for many changes. A noted node is pinned until then.
  */
+import type { Answer } from "../replica/replica.ts";
 import { ENOENT } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import type { Op } from "../util/op.ts";
@@ -71,7 +72,8 @@ export class Times {
     if (read < 0) return read;
     const change = { mtime: { seconds: attr.mtime, nsec: attr.mtimeNsec } };
     return yield* fanOut.change({
-      call: (replica, index) => (index === leader ? 0 : replica.setattr(node, handles?.[index] ?? -1, change, null)),
+      call: (replica, index) =>
+        index === leader ? 0 : unlessGone(replica.setattr(node, handles?.[index] ?? -1, change, null)),
       follows: (replica) => missed.follows(replica, node),
       again: () => missed.attributes(node),
     });
@@ -90,4 +92,10 @@ export class Times {
   *settleAll(): Op<void> {
     while (this.#noted.size > 0) yield* this.settleSome(1024);
   }
+}
+
+/** Its name may be removed while its time is on the way: that is nobody's fault, and no difference. */
+function unlessGone(answer: Answer): Answer {
+  if (typeof answer === "number") return answer === -ENOENT ? 0 : answer;
+  return answer.then((result) => (result === -ENOENT ? 0 : result));
 }
