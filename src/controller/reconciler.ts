@@ -169,7 +169,7 @@ export class Reconciler {
         });
         return null;
       case "create-pv":
-        return await this.#client.create(persistentVolumes, step.pv).catch((error: unknown) => {
+        return await this.#client.create(persistentVolumes, await this.#withClaim(step.pv)).catch((error: unknown) => {
           if (error instanceof KubeError && error.reason === "AlreadyExists") return null;
           throw error;
         });
@@ -179,6 +179,20 @@ export class Reconciler {
         await this.#client.delete(persistentVolumes, name);
         return null;
     }
+  }
+
+  /** A claim that waits already is bound at once if it is named with its uid, and up to 15 s later if it is not. */
+  async #withClaim(pv: PersistentVolume): Promise<PersistentVolume> {
+    const { claimRef } = pv.spec;
+    if (!claimRef) return pv;
+    const claim = await this.#client.find<PersistentVolumeClaim>(
+      persistentVolumeClaims,
+      claimRef.name,
+      claimRef.namespace,
+    );
+    const uid = claim?.metadata.uid;
+    if (uid === undefined || claim?.spec.volumeName) return pv;
+    return { ...pv, spec: { ...pv.spec, claimRef: { ...claimRef, uid } } };
   }
 
   async #writeStatus(volume: VolumeObject, status: ControllerStatus): Promise<void> {

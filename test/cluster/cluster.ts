@@ -26,7 +26,9 @@ import { eventually } from "../kubernetes/eventually.ts";
 import { cacheDirectory, findProgram, skipWithout } from "../kubernetes/programs.ts";
 import { makeImages } from "./images.ts";
 
-const address = "10.213.0.1";
+/** Of this machine, as the nodes see it. */
+export const clusterAddress = "10.213.0.1";
+const address = clusterAddress;
 const bridge = "chironbr0";
 const maxNodes = 4;
 const programs = [

@@ -1,4 +1,4 @@
-/** A TCP proxy before the API server that can be cut, and mended: what a node or a controller sees of a broken network. */
+/** A TCP proxy before a server that can be cut, and mended: what a client sees of a broken network. */
 import { connect, createServer, type Socket } from "node:net";
 
 export interface BrokenNetwork extends AsyncDisposable {
@@ -8,7 +8,8 @@ export interface BrokenNetwork extends AsyncDisposable {
   mend(): void;
 }
 
-export async function brokenNetwork(target: string): Promise<BrokenNetwork> {
+/** `host`: where the proxy listens. */
+export async function brokenNetwork(target: string, host = "127.0.0.1"): Promise<BrokenNetwork> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
   let isCut = false;
@@ -31,7 +32,7 @@ export async function brokenNetwork(target: string): Promise<BrokenNetwork> {
       socket.pipe(other);
     }
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
   const address = server.address();
   return {
     port: typeof address === "object" && address ? address.port : 0,

@@ -1,0 +1,263 @@
+/** Chiron on a real cluster of two nodes, by helm and kubectl alone, as a new user would: one cluster for all of it. */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { eventually } from "../kubernetes/eventually.ts";
+import { Cluster, skipWithoutCluster } from "./cluster.ts";
+import { type NfsServer, skipWithoutNfs, startNfsServer } from "./nfs-servers.ts";
+import { claim, goesOn, pod, progressOf } from "./workload.ts";
+
+const chart = join(import.meta.dirname, "../../charts/chiron");
+const images = [
+  "--set=image.repository=localhost/chiron",
+  "--set=sidecars.provisioner.image=localhost/csi-provisioner:1",
+  "--set=sidecars.resizer.image=localhost/csi-resizer:1",
+];
+const namespace = ["--namespace", "chiron"];
+
+describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || skipWithoutNfs() }, () => {
+  let cluster: Cluster;
+  const servers: NfsServer[] = [];
+  before(async () => {
+    cluster = await Cluster.start(2);
+    const exports = join(cluster.directory, "exports");
+    mkdirSync(exports);
+    for (const name of ["mars", "venus"]) servers.push(await startNfsServer(name, exports));
+  });
+  after(async () => {
+    for (const server of servers) await server[Symbol.asyncDispose]();
+    await cluster?.[Symbol.asyncDispose]();
+  });
+
+  const volume = (name: string, more: object = {}) => ({
+    apiVersion: "chiron.storage/v1alpha1",
+    kind: "ReplicatedVolume",
+    metadata: { name },
+    spec: {
+      capacity: "1Gi",
+      replicas: servers.map(({ replica }) => replica),
+      subdirectory: name,
+      claimRef: { namespace: "default", name },
+      ...more,
+    },
+  });
+  const status = async (name: string) =>
+    JSON.parse(await cluster.must("get", "rv", name, "-o", "jsonpath={.status}")) as Record<string, unknown>;
+  const phaseIs = (name: string, phase: string, timeoutMs = 60_000) =>
+    eventually(
+      async () => assert.equal((await status(name))["phase"], phase, JSON.stringify(await status(name))),
+      timeoutMs,
+      500,
+    );
+  const running = (name: string) => cluster.must("wait", "--for=condition=Ready", `pod/${name}`, "--timeout=90s");
+  const install = (verb: "install" | "upgrade", tag: string, ...more: string[]) =>
+    cluster.helm(
+      verb,
+      "chiron",
+      chart,
+      ...namespace,
+      ...images,
+      `--set-string=image.tag=${tag}`,
+      "--wait",
+      "--timeout=180s",
+      ...more,
+    );
+  /** Nothing but Chiron's own folder differs between the exports. */
+  const files = (server: NfsServer | undefined, subdirectory: string) => {
+    const root = join(server?.directory ?? "", subdirectory);
+    return readdirSync(root, { recursive: true, encoding: "utf8" })
+      .filter((path) => !path.startsWith(".chiron"))
+      .sort();
+  };
+  const daemonPods = (component: string) => ["-n", "chiron", "-l", `app.kubernetes.io/component=${component}`];
+  const forceDelete = (...pods: string[]) => cluster.must("delete", "pod", ...pods, "--force", "--grace-period=0");
+
+  it("is installed by helm, and helm test passes", async () => {
+    await install("install", "1", "--create-namespace");
+    await cluster.must("rollout", "status", "ds/chiron-node", "-n", "chiron", "--timeout=60s");
+    await cluster.helm("test", "chiron", ...namespace);
+  });
+
+  it("gives a pod a replicated volume within five seconds of kubectl apply", async () => {
+    await cluster.apply(claim("data", { storageClassName: "" }), volume("data"));
+    const startedMs = performance.now();
+    await cluster.must("wait", "--for=jsonpath={.status.phase}=Bound", "pvc/data", "--timeout=30s");
+    assert.ok(performance.now() - startedMs < 5_000);
+    await cluster.apply(pod({ name: "writer", claim: "data", node: "n1" }));
+    await running("writer");
+    await goesOn(cluster, "writer");
+    await phaseIs("data", "Ready");
+    const [, row = ""] = (await cluster.must("get", "rv", "data")).split("\n");
+    assert.match(row, /^data\s+Ready\s+2\/2\s+1Gi\s+default\/data/);
+    for (const server of servers) assert.ok(existsSync(join(server.directory, "data/log")));
+  });
+
+  it("keeps a volume in use while the node plugin's pods are deleted", async () => {
+    await forceDelete(...daemonPods("node"));
+    await goesOn(cluster, "writer", 50);
+    await cluster.must("rollout", "status", "ds/chiron-node", "-n", "chiron", "--timeout=60s");
+    await phaseIs("data", "Ready");
+  });
+
+  it("keeps a volume in use while the mount daemon's pods are deleted", async () => {
+    for (let again = 0; again < 2; again += 1) {
+      await cluster.must("rollout", "status", "ds/chiron-mount-daemon", "-n", "chiron", "--timeout=60s");
+      await forceDelete(...daemonPods("mount-daemon"));
+      await goesOn(cluster, "writer", 50);
+    }
+    await cluster.must("rollout", "status", "ds/chiron-mount-daemon", "-n", "chiron", "--timeout=60s");
+  });
+
+  it("keeps a volume in use while everything is upgraded to another image", async () => {
+    await install("upgrade", "2");
+    await goesOn(cluster, "writer", 50);
+    const used = await cluster.must(
+      "get",
+      "pods",
+      "-n",
+      "chiron",
+      "-o",
+      "jsonpath={.items[*].spec.containers[*].image}",
+    );
+    assert.ok(!used.includes("chiron:1"), used);
+  });
+
+  it("loses a replica's server and gets it back while a pod writes and checks", async () => {
+    const [, venus] = servers;
+    await venus?.kill();
+    await phaseIs("data", "Degraded", 120_000);
+    await goesOn(cluster, "writer", 50);
+    await venus?.start();
+    await phaseIs("data", "Ready", 180_000);
+    await goesOn(cluster, "writer", 20);
+  });
+
+  it("moves a volume to the other node when its pod moves there", async () => {
+    const written = await progressOf(cluster, "writer");
+    await cluster.must("delete", "pod", "writer");
+    await cluster.apply(pod({ name: "writer", claim: "data", node: "n2" }));
+    await running("writer");
+    await goesOn(cluster, "writer");
+    const from = Number((await cluster.must("logs", "writer")).replace("from ", ""));
+    assert.ok(from >= written, `${from} lines are there, and ${written} were written`);
+    assert.equal((await status("data"))["holder"], "n2");
+  });
+
+  it("takes a volume over from a node whose power was cut, with everything that was synced", async () => {
+    const written = await progressOf(cluster, "writer");
+    await cluster.crash(2);
+    await cluster.must("taint", "node", "n2", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute");
+    await cluster.must("delete", "pod", "writer", "--force", "--grace-period=0");
+    await cluster.apply(pod({ name: "writer", claim: "data", node: "n1" }));
+    await running("writer");
+    await goesOn(cluster, "writer");
+    const from = Number((await cluster.must("logs", "writer")).replace("from ", ""));
+    assert.ok(from >= written, `${from} lines are there, and ${written} were synced`);
+    await cluster.startNode(2);
+    await cluster.must("taint", "node", "n2", "node.kubernetes.io/out-of-service-");
+  });
+
+  it("provisions by a StorageClass: fsGroup, subPath, read-only, expansion in use, and nothing left behind", async () => {
+    await cluster.apply({
+      apiVersion: "storage.k8s.io/v1",
+      kind: "StorageClass",
+      metadata: { name: "chiron" },
+      provisioner: "csi.chiron.storage",
+      allowVolumeExpansion: true,
+      mountOptions: ["vers=4.1"],
+      // Each server has a port of its own here, which a class cannot say: directories of one node stand in.
+      parameters: { hostPath: ["a", "b"].map((name) => `n1:${join(cluster.directory, "n1/chiron", name)}`).join(",") },
+    });
+    for (const name of ["a", "b"]) mkdirSync(join(cluster.directory, "n1/chiron", name), { recursive: true });
+    await cluster.apply(claim("dynamic", { storageClassName: "chiron" }));
+    await cluster.must("wait", "--for=jsonpath={.status.phase}=Bound", "pvc/dynamic", "--timeout=30s");
+    const script = "set -e; id -G; echo x > /data/file; ls -ln /data/file; touch /progress/ready; sleep 3600";
+    await cluster.apply(
+      pod({
+        name: "user",
+        claim: "dynamic",
+        script,
+        podSecurity: { fsGroup: 4321 },
+        security: { runAsUser: 1000 },
+        subPath: "below/it",
+      }),
+    );
+    await running("user");
+    const said = await eventually(async () => {
+      const text = await cluster.must("logs", "user");
+      assert.match(text, /\/data\/file/);
+      return text;
+    });
+    assert.match(said, /4321/);
+    await cluster.apply(
+      pod({
+        name: "reader",
+        claim: "dynamic",
+        script: "cat /data/below/it/file; touch /data/x; sleep 3600",
+        readOnly: true,
+      }),
+    );
+    await running("reader");
+    await eventually(async () => assert.match(await cluster.must("logs", "reader"), /^x\n.*Read-only file system/s));
+    await cluster.must("patch", "pvc", "dynamic", "-p", '{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}');
+    await eventually(async () => {
+      assert.equal(await cluster.must("get", "pvc", "dynamic", "-o", "jsonpath={.status.capacity.storage}"), "2Gi");
+    });
+    await cluster.must("delete", "pod", "user", "reader");
+    await cluster.must("delete", "pvc", "dynamic");
+    await eventually(async () => assert.doesNotMatch(await cluster.must("get", "rv,pv", "-o", "name"), /pvc-/));
+    for (const name of ["a", "b"]) assert.deepEqual(readdirSync(join(cluster.directory, "n1/chiron", name)), []);
+  });
+
+  it("refuses a block volume, and says what to use instead", async () => {
+    await cluster.apply(claim("block", { storageClassName: "chiron", volumeMode: "Block" }));
+    await eventually(async () => {
+      const told = await cluster.must(
+        "get",
+        "events",
+        "--field-selector=involvedObject.name=block",
+        "-o",
+        "jsonpath={.items[*].message}",
+      );
+      assert.match(
+        told,
+        /block volumes are not supported: a replicated volume is a tree of files; use volumeMode Filesystem/,
+      );
+    });
+    await cluster.must("delete", "pvc", "block");
+  });
+
+  it("starts and deletes twenty pods with volumes at once, and none is stuck", async () => {
+    const names = Array.from({ length: 20 }, (_, index) => `many-${index}`);
+    const script = "echo $HOSTNAME > /data/me && sleep 3600";
+    await cluster.apply(
+      ...names.flatMap((name) => [claim(name, { storageClassName: "chiron" }), pod({ name, claim: name, script })]),
+    );
+    await cluster.must("wait", "--for=condition=Ready", ...names.map((name) => `pod/${name}`), "--timeout=110s");
+    await cluster.must("delete", "--wait=false", ...names.flatMap((name) => [`pod/${name}`, `pvc/${name}`]));
+    await eventually(
+      async () => assert.doesNotMatch(await cluster.must("get", "pod,pvc,pv,rv", "-o", "name"), /many-|pvc-/),
+      110_000,
+      1_000,
+    );
+  });
+
+  it("is uninstalled with every volume left as it is, and finds them when it is installed again", async () => {
+    await cluster.must("delete", "pod", "writer");
+    await eventually(async () => assert.equal((await status("data"))["holder"], undefined));
+    await cluster.helm("uninstall", "chiron", ...namespace, "--wait");
+    await cluster.must("get", "rv", "data");
+    const [mars, venus] = servers;
+    assert.deepEqual(files(mars, "data"), files(venus, "data"));
+    assert.equal(
+      readFileSync(join(mars?.directory ?? "", "data/log"), "utf8"),
+      readFileSync(join(venus?.directory ?? "", "data/log"), "utf8"),
+    );
+    await install("install", "1");
+    await cluster.apply(pod({ name: "writer", claim: "data", node: "n2" }));
+    await running("writer");
+    await goesOn(cluster, "writer");
+    await cluster.must("delete", "pod", "writer");
+  });
+});
