@@ -77,7 +77,13 @@ export class LocalReplica implements Replica {
   async connect({ signal }: { readonly signal: AbortSignal }): Promise<void> {
     signal.throwIfAborted();
     if (this.#root !== null) await this.disconnect();
-    const root = openRoot(this.name, this.url);
+    this.#busy[0] = 1;
+    let root: LocalRoot;
+    try {
+      root = openRoot(this.name, this.url);
+    } finally {
+      this.#busy[0] = 0;
+    }
     raiseDescriptorLimit(); // each file that is open on the volume is open here
     this.#root = root;
     this.#tree = new LocalTree(root.fd);

@@ -28,6 +28,8 @@ export interface CaretakerDeps {
   readonly dropHandles: (replica: number) => void;
   /** Its earlier calls have ended, and nothing of it is open. */
   readonly onDisconnected: (replica: number) => void;
+  /** Does it answer at all? Asked off the loop, which a replica that hangs would take with it. Rejects if not. */
+  readonly reach: (replica: number) => Promise<void>;
   /** Connected: is it ours, and able to do what the volume offers? Rejects if not. */
   readonly inspect: (replica: number, signal: AbortSignal) => Promise<void>;
   /** Brings a connected replica up to date and into the membership. Rejects if that failed. */
@@ -149,12 +151,13 @@ export class Caretaker {
   }
 
   async #bringBack(index: number, task: Task, allowed: boolean): Promise<void> {
-    const { membership, inspect, resync } = this.#deps;
+    const { membership, reach, inspect, resync } = this.#deps;
     const { signal } = task.abort;
     const replica = this.#deps.replicas[index];
     if (replica === null || replica === undefined) throw new Error("The replica is gone");
     await abortable(this.#ending.get(index) ?? Promise.resolve(), signal);
     try {
+      await reach(index);
       await replica.connect({ signal });
       await inspect(index, signal);
     } catch (error) {

@@ -22,6 +22,8 @@ export interface FilesDeps {
   readonly slots: number;
   /** Chooses the in-sync replica to read a file from; `not`: bits of replicas that have failed already. */
   readonly chooseReader: (file: OpenFile, not: number) => number;
+  /** Told how long each read took, in microseconds; null where nobody wants to know. */
+  readonly onRead: ((replica: number, microseconds: number) => void) | null;
 }
 
 export class Files {
@@ -100,9 +102,12 @@ export class Files {
       const index = this.#deps.chooseReader(file, failed);
       if (index < 0) return -EIO;
       const replica = this.#deps.fanOut.replica(index);
+      const { onRead } = this.#deps;
+      const began = onRead === null ? 0 : performance.now();
       const answer = this.#with(file, replica, index, false, (handle) => replica.read(handle, into, position));
       const result = typeof answer === "number" ? answer : yield* wait(answer);
       if (result >= 0) {
+        if (onRead !== null) onRead(index, (performance.now() - began) * 1000);
         if (failed !== 0) this.#expel(failed);
         return result;
       }

@@ -89,7 +89,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
       [...problems.values()][0] ?? new FailureError("busy", "An earlier process still uses all of the replicas: wait")
     );
   }
-  const witness = config.witness === null ? null : await openWitness(config.witness);
+  const witness = config.witness === null ? null : await openWitness(config.witness, deps.log);
   const readings = await Promise.all(
     connected.map(async (replica) => await start(readBackend(replica, files(replica.name)))),
   );
@@ -114,7 +114,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     },
     {
       volumeId,
-      witness: witness === null ? null : WITNESS,
+      witness: config.witness === null ? null : WITNESS,
       minInSync: config.minInSyncReplicas,
       forceDegraded: config.forceDegraded,
       certain: request.certain?.map((index) => config.replicas[index]?.name ?? "") ?? null,
@@ -124,12 +124,12 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     if (resumed)
       throw new FailureError("identity", "None of the replicas has its marker any more: unmount, and look at them");
     for (const voter of voters) await start(voter.files.create());
-    lockAll(config, names, [], resumed, deps.locks);
+    lockAll(config, names, [], resumed, deps);
     await arbiter.initialize(identity.inSync);
     const now = new Date();
     for (const name of names) await start(writeMarker(files(name), volumeId, name, now));
   } else {
-    lockAll(config, usable, avoid, resumed, deps.locks);
+    lockAll(config, usable, avoid, resumed, deps);
     const best = await arbiter.peek();
     if (best !== null) {
       const lost = identity.fresh.find((name) => best.members.includes(name));
@@ -196,13 +196,18 @@ async function takeOver(replicas: readonly Replica[], volumeId: string, log: Log
   );
 }
 
-/** A directory that holds records and no data. */
-async function openWitness(path: string): Promise<ControlFiles> {
-  const place = new LocalReplica({ name: WITNESS, path });
-  await place.connect({ signal: AbortSignal.timeout(10_000) });
-  const files = new ReplicaControlFiles(place);
-  await start(files.create());
-  return files;
+/** A directory that holds records and no data; null if it cannot be had: then it has no vote. */
+async function openWitness(path: string, log: Logger): Promise<ControlFiles | null> {
+  try {
+    const place = new LocalReplica({ name: WITNESS, path });
+    await place.connect({ signal: AbortSignal.timeout(10_000) });
+    const files = new ReplicaControlFiles(place);
+    await start(files.create());
+    return files;
+  } catch (error) {
+    log.warn("The witness cannot be used", { path, error: errorText(error) });
+    return null;
+  }
 }
 
 function lockAll(
@@ -210,11 +215,15 @@ function lockAll(
   names: readonly string[],
   avoid: readonly string[],
   resumed: boolean,
-  locks: ReplicaLocks,
+  { locks, page }: OpenDeps,
 ): void {
-  for (const { name, url } of config.replicas) {
+  for (const [index, { name, url }] of config.replicas.entries()) {
     if (isNfsUrl(url) || !names.includes(name) || avoid.includes(name)) continue;
-    if (locks.take(url)) continue;
+    const busy = page.loopCalls(index); // it may hang here as well
+    busy[0] = 1;
+    const ours = locks.take(url);
+    busy[0] = 0;
+    if (ours) continue;
     if (!resumed) throw new VolumeBusyError(url);
     locks.takeLater(url);
   }

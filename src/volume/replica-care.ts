@@ -3,6 +3,8 @@
  * earlier process at work on it; and its resync.
  */
 
+import { setTimeout as sleep } from "node:timers/promises";
+import { OffloadedReplica } from "../replica/offload.ts";
 import type { Capabilities, DirectoryEntries } from "../replica/replica.ts";
 import { ReplicaError } from "../replica/replica.ts";
 import { IdentityError } from "../replication/errors.ts";
@@ -14,11 +16,13 @@ import type { Logger } from "../util/logger.ts";
 import { start } from "../util/op.ts";
 import { isNfsUrl } from "./replica-kinds.ts";
 import type { ReplicaLocks } from "./replica-locks.ts";
+import type { StatePageWriter } from "./state-page.ts";
 import type { Volume } from "./volume.ts";
 
 export interface ReplicaCareDeps {
   readonly volume: Volume;
   readonly locks: ReplicaLocks;
+  readonly page: StatePageWriter;
   readonly log: Logger;
 }
 
@@ -26,6 +30,7 @@ export class ReplicaCare {
   readonly throttle: Throttle;
   readonly #deps: ReplicaCareDeps;
   readonly #running = new Map<number, Resync>();
+  readonly #looking = new Map<number, Promise<void>>();
 
   constructor(deps: ReplicaCareDeps) {
     this.#deps = deps;
@@ -37,6 +42,42 @@ export class ReplicaCare {
     return this.#running.get(index)?.progress ?? null;
   }
 
+  /**
+   * Looks for the replica's root on a thread. What hangs there stays one stuck thread, however often this is asked, and the
+   * status page says whose it is.
+   */
+  async reach(index: number): Promise<void> {
+    const { volume, page } = this.#deps;
+    const { name, url } = volume.fanOut.replica(index);
+    if (isNfsUrl(url)) return; // its calls have deadlines of their own
+    let looking = this.#looking.get(index);
+    if (looking === undefined) {
+      const onThreadCalls = (calls: number): void => page.threadCalls(index, calls);
+      const look = new OffloadedReplica({ name, path: url, maxThreads: 1, onThreadCalls });
+      looking = look.connect({ signal: new AbortController().signal }).finally(async () => {
+        this.#looking.delete(index);
+        await look.disconnect();
+      });
+      looking.catch(() => {}); // told to whoever still waits
+      this.#looking.set(index, looking);
+    }
+    const { deadlineMs } = volume.opened.config;
+    const late = sleep(deadlineMs, "late" as const, { ref: false });
+    if ((await Promise.race([looking, late])) !== "late") return;
+    throw new ReplicaError(name, `${url} does not answer: see what its file system waits for`);
+  }
+
+  /** Takes the lock of a replica that has just answered; should it hang now, the page says whose call it is. */
+  #lock(index: number, url: string): boolean {
+    const busy = this.#deps.page.loopCalls(index);
+    busy[0] = 1;
+    try {
+      return this.#deps.locks.take(url);
+    } finally {
+      busy[0] = 0;
+    }
+  }
+
   /** Nothing of it is open any more, so that its file system can be unmounted: neither is its lock. */
   disconnected(index: number): void {
     const url = this.#deps.volume.opened.replicas[index]?.url;
@@ -45,7 +86,7 @@ export class ReplicaCare {
 
   /** Of a replica that has just been connected. Rejects, with what to do, if it may not be used. */
   async inspect(index: number): Promise<void> {
-    const { volume, locks } = this.#deps;
+    const { volume } = this.#deps;
     const replica = volume.fanOut.replica(index);
     const { name, url } = replica;
     const { reason } = volume.membership.standing(index);
@@ -69,7 +110,7 @@ export class ReplicaCare {
         `it is replica "${replicaName}" of volume ${volumeId}, so nothing is written to it: mount what belongs there`,
       );
     }
-    if (!isNfsUrl(url) && !locks.take(url)) {
+    if (!isNfsUrl(url) && !this.#lock(index, url)) {
       throw new ReplicaError(
         name,
         "an earlier process of this volume still has a call under way on it: it is waited for",

@@ -25,6 +25,7 @@ import { ReplicaLocks } from "./replica-locks.ts";
 import { loadCertain, loadNegotiated, loadTerm, saveCertain, saveTerm } from "./state-facts.ts";
 import { StateLog } from "./state-log.ts";
 import { STATE_PAGE_BYTES, STATE_PAGE_NAME, StatePageWriter } from "./state-page.ts";
+import { Verification } from "./verification.ts";
 import { MAX_REPLICAS, Volume } from "./volume.ts";
 
 const STATE_LOG_NAME = "state-log";
@@ -52,6 +53,7 @@ export class VolumeService {
   readonly #page: StatePageWriter;
   readonly #metrics: VolumeMetrics | null;
   readonly #care: ReplicaCare;
+  readonly verification: Verification;
   #released = false;
 
   static async open({ config, resumed, avoid }: StartMessage, deps: ServiceDeps): Promise<VolumeService> {
@@ -77,6 +79,8 @@ export class VolumeService {
         stateLog,
         log: deps.log,
         onMembership: (event) => service?.onMembership(event),
+        onSuspect: () => service?.verification.suspect(),
+        isSuspect: () => service?.verification.isSuspect ?? false,
       });
       service = new VolumeService(config, deps, volume, stateLog, page, locks, metrics);
       await service.#prepare(resumed);
@@ -104,13 +108,15 @@ export class VolumeService {
     this.#stateLog = stateLog;
     this.#page = page;
     this.volumeId = volume.opened.volumeId;
-    this.#care = new ReplicaCare({ volume, locks, log: deps.log });
+    this.#care = new ReplicaCare({ volume, locks, page, log: deps.log });
+    this.verification = new Verification({ volume, throttle: this.#care.throttle, log: deps.log });
     this.#caretaker = new Caretaker(
       {
         replicas: volume.opened.replicas,
         membership: volume.membership,
         dropHandles: (index) => volume.files.dropHandles(index),
         onDisconnected: (index) => this.#care.disconnected(index),
+        reach: (index) => this.#care.reach(index),
         inspect: (index) => this.#care.inspect(index),
         resync: async (index, options) => void (await this.#care.resync(index, options)),
         log: deps.log,
@@ -187,7 +193,7 @@ export class VolumeService {
     this.#startCare();
   }
 
-  async call(method: Method, params: CallParams, _onProgress: (progress: unknown) => void): Promise<unknown> {
+  async call(method: Method, params: CallParams, onProgress: (progress: unknown) => void): Promise<unknown> {
     switch (method) {
       case "status":
         return await this.#status();
@@ -201,6 +207,8 @@ export class VolumeService {
       case "replica.disable":
         await this.#takeOut(this.#indexOf(params), params.replica ?? "");
         return null;
+      case "verify":
+        return await this.verification.verify(params.repair ?? false, onProgress);
       case "resync":
         return await this.#resync(params);
       case "replica.enable":
@@ -388,9 +396,10 @@ export class VolumeService {
     this.#released = true;
     const pulse = setInterval(() => this.#page.wake(), PULSE_MS);
     try {
+      this.verification.stop();
       await this.#caretaker.stop();
       await this.#volume.settle();
-      if (await this.#volume.persist()) await this.#volume.opened.arbiter.release();
+      if (await this.#volume.persist()) await this.#volume.membership.release();
     } catch (error) {
       this.#deps.log.error("The volume was not left in order: the next mount makes the replicas alike", {
         error: errorText(error),

@@ -38,6 +38,9 @@ export interface VolumeDeps {
   readonly stateLog: StateLog;
   readonly log: Logger;
   readonly onMembership: (event: MembershipEvent) => void;
+  /** A change may have left replicas different that all stay in sync. */
+  readonly onSuspect: () => void;
+  readonly isSuspect: () => boolean;
 }
 
 export class Volume {
@@ -54,16 +57,16 @@ export class Volume {
   readonly files: Files;
   readonly fileSystem: VolumeFileSystem;
   abilities: VolumeAbilities;
-  readonly #log: Logger;
   readonly #readChoice: ReadChoice;
   readonly #guard: FullGuard;
   readonly #policy: IntentPolicy;
+  readonly #isSuspect: () => boolean;
   #settling: NodeJS.Timeout | null = null;
   readonly #stopped = new AbortController();
 
   constructor(opened: OpenedVolume, deps: VolumeDeps) {
     this.opened = opened;
-    this.#log = deps.log;
+    this.#isSuspect = deps.isSuspect;
     const { config, replicas, arbiter, recorded } = opened;
     this.abilities = commonAbilities(opened.capabilities);
     this.missed = new MissedChangesLog({
@@ -88,7 +91,7 @@ export class Volume {
     this.table = new NodeTable(deps.stateLog, { onDrop: (node) => this.names.forget(node) });
     const { tree, orphans } = this.table;
     this.fanOut = new FanOut(
-      { replicas, membership, missed, locks, onSuspect: () => this.#suspect() },
+      { replicas, membership, missed, locks, onSuspect: deps.onSuspect },
       { fullPolicy: config.fullPolicy },
     );
     const { fanOut } = this;
@@ -96,7 +99,8 @@ export class Volume {
       replica: (index) => fanOut.replica(index),
       inSync: () => membership.inSync,
       onFailed: expelFailed((failed, errno) => membership.expel(failed, "Fault", errno)),
-      isDegraded: () => membership.inSync.length < replicas.filter((replica) => replica !== null).length,
+      isDegraded: () =>
+        deps.isSuspect() || membership.inSync.length < replicas.filter((replica) => replica !== null).length,
       drained: () => this.#drained(),
     });
     const { intents } = this;
@@ -137,6 +141,10 @@ export class Volume {
       locks,
       times,
       slots,
+      onRead:
+        config.readPolicy === "LowestLatency"
+          ? (replica, microseconds) => this.#readChoice.observe(replica, microseconds)
+          : null,
       chooseReader: (file, failed) => this.#readChoice.choose(file, membership.inSync, failed),
     });
     this.fileSystem = new VolumeFileSystem(
@@ -186,6 +194,7 @@ export class Volume {
    */
   async persist(): Promise<boolean> {
     this.#policy.stop();
+    if (this.#isSuspect()) return false;
     if (await this.intents.checkpoint()) return true;
     const members = this.membership.inSync;
     for (const index of members) if ((await this.fanOut.replica(index).sync()) < 0) return false;
@@ -254,10 +263,6 @@ export class Volume {
   async #settleSome(): Promise<void> {
     const left = await start(this.times.settleSome(SETTLE_AT_ONCE));
     if (left > 0) this.#settleSoon();
-  }
-
-  #suspect(): void {
-    this.#log.warn("Replicas that stay in sync may differ in what a failed change touched: they are compared");
   }
 }
 

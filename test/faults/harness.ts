@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -153,6 +153,30 @@ export class Bench implements AsyncDisposable {
     if (this.#mounted) this.unmount();
     const [first = "", ...others] = directories;
     for (const other of others) run("python3", join(root, "test/trees-equal.py"), first, other);
+  }
+
+  /** As if the machine had stopped: every process of the mount is gone at once, and the mount with them. */
+  crash(): void {
+    const pids = (): string[] =>
+      readdirSync("/proc").filter((pid) => {
+        if (!/^\d+$/.test(pid) || pid === String(process.pid)) return false;
+        try {
+          return readFileSync(`/proc/${pid}/environ`, "latin1").includes(`CHIRON_RUN_DIR=${this.#env.CHIRON_RUN_DIR}`);
+        } catch {
+          return false;
+        }
+      });
+    // Stopped first, so that none can start another one again.
+    for (let all = pids(), known = 0; all.length > known; known = all.length, all = pids()) {
+      for (const pid of all) process.kill(Number(pid), "SIGSTOP");
+    }
+    const killed = pids();
+    for (const pid of killed) process.kill(Number(pid), "SIGKILL");
+    run("umount", "-l", this.mountpoint);
+    this.#mounted = false;
+    const left = (): string[] => killed.filter((pid) => existsSync(`/proc/${pid}`));
+    for (let i = 0; i < 100 && left().length > 0; i++) spawnSync("sleep", ["0.1"]);
+    assert.deepEqual(left(), [], "killed processes do not end");
   }
 
   volumePid(): number {

@@ -60,12 +60,14 @@ describe(`the volume process fails under an application (seed ${seed})`, { skip:
     }
   });
 
-  test("everything is killed at once, and what was written is there after the next mount", { timeout: 300_000 }, async () => {
+  test("everything is killed at once, and what was written is there after the next mount", {
+    timeout: 300_000,
+  }, async () => {
     await using volume = await TestVolume.start();
     for (let round = 0; round < 4; round++) {
       const application = new Workload(volume.mountpoint, seed + round, "--processes", "2");
       await application.goesOn(200);
-      await killEverything(volume);
+      killEverything(volume);
       application.kill();
       await shell(`umount -l "${volume.mountpoint}" 2>/dev/null || true`);
       await volume.mount();
@@ -78,18 +80,22 @@ describe(`the volume process fails under an application (seed ${seed})`, { skip:
   });
 
   for (const type of ["ext4", "xfs"] as const) {
-    test(`the power is cut on all replicas (${type}): they are made alike, and what was fsynced is there`, { timeout: 400_000 }, async () => {
+    test(`the power is cut on all replicas (${type}): they are made alike, and what was fsynced is there`, {
+      timeout: 400_000,
+    }, async () => {
       await using volume = await TestVolume.start({ disks: [LoopDisk.make(type), LoopDisk.make(type)] });
       for (let round = 0; round < 3; round++) {
         const application = new Workload(volume.mountpoint, seed + round);
         try {
           await application.goesOn(200);
           const file = `${volume.mountpoint}/synced-${round}`;
-          await shell(`echo "round ${round}" > "${file}"; sync "${file}"; sync "${volume.mountpoint}"; echo later >> "${file}"`);
+          await shell(
+            `echo "round ${round}" > "${file}"; sync "${file}"; sync "${volume.mountpoint}"; echo later >> "${file}"`,
+          );
           await application.goesOn(50);
           // Not at one moment: each loses something else.
           for (const disk of volume.disks) await (disk as LoopDisk).cutPower();
-          await killEverything(volume);
+          killEverything(volume);
         } finally {
           application.kill();
         }
@@ -148,9 +154,8 @@ async function killVolumeProcess(volume: TestVolume, signal: "SIGKILL" | "SIGSTO
   process.kill(pid, signal);
 }
 
-/** Holder, volume process and spare, at once: those whose log is this volume's. */
-async function killEverything(volume: TestVolume): Promise<void> {
-  const pids = await volume.processes();
-  for (const pid of pids) process.kill(pid, "SIGSTOP"); // so that none starts another
-  for (const pid of await volume.processes()) process.kill(pid, "SIGKILL");
+/** Holder, volume process and spare, at once. */
+function killEverything(volume: TestVolume): void {
+  for (const pid of volume.processes()) process.kill(pid, "SIGSTOP"); // so that none starts another
+  for (const pid of volume.processes()) process.kill(pid, "SIGKILL");
 }

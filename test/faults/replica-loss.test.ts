@@ -25,15 +25,13 @@ test("a file system that is unmounted under the volume is left behind, nothing i
   bench.compare(a, b);
 });
 
-test("a replica that turns read-only is left behind, and comes back", async () => {
+test("a file system that shuts down under the volume is left behind, and comes back", async () => {
   await using bench = new Bench();
   const a = bench.fileSystem("a", "tmpfs");
   const b = bench.fileSystem("b", "ext4");
   bench.mount("--replica", `b=${b}`, "--replica", `a=${a}`);
   const work = bench.workload(8);
   await sleep(1500);
-  assert.equal(spawnSync("mount", ["-o", "remount,ro", b]).status !== undefined, true);
-  spawnSync("sh", ["-c", `echo s > /proc/sysrq-trigger`]);
   run("python3", join(import.meta.dirname, "shutdown.py"), b);
   await bench.until("degraded", (status) => status.replicas[0]?.state !== "InSync");
   run("umount", "-l", b);
@@ -51,7 +49,7 @@ for (const mode of ["loop", "threads"] as const) {
     const b = bench.make("b");
     const bindfs = spawn(
       "bindfs",
-      ["-f", "--xattr-rw", below, b].filter((x) => x !== "--xattr-rw"),
+      ["-f", below, b],
       { stdio: "ignore" },
     );
     bench.onEnd(() => {
@@ -83,9 +81,9 @@ test("what is removed and altered behind the volume's back does not reach applic
   const work = bench.workload(8);
   await sleep(1500);
   run("sh", "-c", `rm -rf ${b}/work-0/tree/*`);
-  await bench.until("degraded", (status) => status.replicas[1]?.state !== "InSync");
   await work.done;
-  assert.equal(bench.chiron("resync", bench.mountpoint, "b", "--full").status, 0);
+  await bench.healthy();
+  assert.match(bench.lastLog(), /Diverged/);
   await bench.healthy();
   bench.compare(a, b);
 });
