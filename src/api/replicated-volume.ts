@@ -388,7 +388,6 @@ const status = z.object({
     .meta({ description: "Ready, Degraded, Syncing, QuorumMet, Accepted.", ...mapList("type") }),
 });
 
-export const specSchema = spec;
 export const replicatedVolumeSchema = z
   .object({
     apiVersion: z.string().optional(),

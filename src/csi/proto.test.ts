@@ -24,13 +24,15 @@ function facts(file: string): Map<string, string> {
     JSON.stringify(
       Object.entries(object.options ?? {})
         .filter(([name]) => /^\(/.test(name))
-        .sort(),
+        .sort(([a], [b]) => (a < b ? -1 : 1)),
     );
   const walk = (object: protobuf.ReflectionObject) => {
     const name = object.fullName;
     if (object instanceof protobuf.Enum) {
       for (const [word, number] of Object.entries(object.values)) {
-        const more = JSON.stringify(Object.entries(object.valuesOptions?.[word] ?? {}).sort());
+        const more = JSON.stringify(
+          Object.entries(object.valuesOptions?.[word] ?? {}).sort(([a], [b]) => (a < b ? -1 : 1)),
+        );
         found.set(`${name}.${word}`, `= ${number} ${more}`);
       }
     } else if (object instanceof protobuf.Type) {

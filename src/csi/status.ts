@@ -21,10 +21,3 @@ export function required<T>(value: T | undefined, field: string): NonNullable<T>
     throw new CsiError("INVALID_ARGUMENT", `${field} is missing in the request`);
   return value;
 }
-
-/** CSI bounds strings to 128 bytes unless it says otherwise; paths may be longer. */
-export function bounded(value: string, field: string, maxBytes = 128): string {
-  if (Buffer.byteLength(value) > maxBytes)
-    throw new CsiError("INVALID_ARGUMENT", `${field} is longer than ${maxBytes} bytes`);
-  return value;
-}

@@ -121,11 +121,11 @@ export class Informer<T extends KubeObject> {
   async #watch(from: string, heard: () => void): Promise<string> {
     const { labelSelector, fieldSelector } = this.#options;
     let resourceVersion = from;
-    let failure: KubeError | null = null;
+    const failures: KubeError[] = [];
     const onEvent = ({ type, object }: WatchEvent<T>) => {
       if (type === "ERROR") {
         const status = object as unknown as { code?: number; reason?: string; message?: string };
-        failure = new KubeError(status.code ?? 0, status.reason ?? "", status.message ?? "the watch failed");
+        failures.push(new KubeError(status.code ?? 0, status.reason ?? "", status.message ?? "the watch failed"));
         return;
       }
       heard();
@@ -137,7 +137,8 @@ export class Informer<T extends KubeObject> {
     };
     const query = { labelSelector, fieldSelector, resourceVersion: from };
     await this.#client.watch<T>(this.#resource, query, onEvent, this.#abort.signal);
-    if (failure) throw failure;
+    const [failure] = failures;
+    if (failure !== undefined) throw failure;
     return resourceVersion;
   }
 

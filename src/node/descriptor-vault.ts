@@ -95,7 +95,7 @@ export class DescriptorVault {
     let line = "";
     socket.setEncoding("utf8").setTimeout(10_000, () => socket.destroy());
     socket.on("error", () => {});
-    socket.on("data", (text) => {
+    socket.on("data", (text: string) => {
       line += text;
       if (!line.includes("\n")) return;
       const kept = this.#kept.get(line.trimEnd());

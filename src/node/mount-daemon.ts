@@ -27,17 +27,11 @@ export class MountDaemonClient implements MountDaemon {
       const call = request({ socketPath: this.#socketPath, path: "/mount", method: "POST", signal }, (response) => {
         text(response).then((answered) => resolve({ code: response.statusCode ?? 0, answer: answered }), reject);
       });
-      call.on("error", (cause) =>
-        reject(
-          signal.aborted
-            ? signal.reason
-            : new FailureError(
-                "not-mounted",
-                `the mount daemon does not answer on ${this.#socketPath}; look at its pod`,
-                { cause },
-              ),
-        ),
-      );
+      call.on("error", (cause) => {
+        const told = `the mount daemon does not answer on ${this.#socketPath}; look at its pod`;
+        const aborted: unknown = signal.reason;
+        reject(aborted instanceof Error ? aborted : new FailureError("not-mounted", told, { cause }));
+      });
       call.end(body);
     });
     if (code === 200) return;

@@ -148,7 +148,7 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     const written = await progressOf(cluster, "writer");
     await cluster.crash(2);
     await cluster.must("taint", "node", "n2", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute");
-    await cluster.must("delete", "pod", "writer", "--force", "--grace-period=0");
+    await cluster.must("delete", "pod", "writer", "--force", "--grace-period=0", "--ignore-not-found");
     await cluster.apply(pod({ name: "writer", claim: "data", node: "n1" }));
     await running("writer");
     await goesOn(cluster, "writer");
@@ -156,6 +156,34 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     assert.ok(from >= written, `${from} lines are there, and ${written} were synced`);
     await cluster.startNode(2);
     await cluster.must("taint", "node", "n2", "node.kubernetes.io/out-of-service-");
+  });
+
+  it("shuts out a node that goes on writing though it was cut off and its volume was taken over", async () => {
+    const written = await progressOf(cluster, "writer");
+    await cluster.cut(1);
+    // A person has looked: nothing of that node is wanted any more.
+    await cluster.must("taint", "node", "n1", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute");
+    await cluster.must("delete", "pod", "writer", "--force", "--grace-period=0", "--ignore-not-found");
+    await cluster.apply(pod({ name: "writer", claim: "data", node: "n2" }));
+    await running("writer");
+    await goesOn(cluster, "writer", 100);
+    await cluster.mend(1);
+    await goesOn(cluster, "writer", 100);
+    const from = Number((await cluster.must("logs", "writer")).replace("from ", ""));
+    assert.ok(from >= written, `${from} lines are there, and ${written} were synced`);
+    // Whatever the old writer had in flight would show as a number twice, or out of order.
+    await cluster.must(
+      "exec",
+      "writer",
+      "--",
+      "sh",
+      "-c",
+      "i=0; while read n; do i=$((i+1)); [ $n = $i ] || exit 1; done < /data/log",
+    );
+    await cluster.must("taint", "node", "n1", "node.kubernetes.io/out-of-service-");
+    await cluster.must("wait", "--for=condition=Ready", "node/n1", "--timeout=120s");
+    await cluster.must("rollout", "status", "ds/chiron-node", "-n", "chiron", "--timeout=120s");
+    await phaseIs("data", "Ready");
   });
 
   it("provisions by a StorageClass: fsGroup, subPath, read-only, expansion in use, and nothing left behind", async () => {
