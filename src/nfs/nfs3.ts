@@ -61,6 +61,7 @@ class Nfs3 implements NfsProtocol {
   readonly version = "3";
   readonly fences = false;
   readonly xattrs = false;
+  readonly holes = false;
   readonly #mount: Mount;
   readonly #until: number;
 
@@ -504,6 +505,12 @@ class Nfs3 implements NfsProtocol {
 
   // What v3 does not have.
 
+  async deallocate(): Promise<number> {
+    return -EOPNOTSUPP;
+  }
+  async seek(): Promise<number> {
+    return -EOPNOTSUPP;
+  }
   async getxattr(): Promise<number> {
     return -EOPNOTSUPP;
   }

@@ -60,6 +60,8 @@ export const Op = {
   destroySession: 44,
   sequence: 53,
   reclaimComplete: 58,
+  deallocate: 62,
+  seek: 69,
   getxattr: 72,
   setxattr: 73,
   listxattrs: 74,
@@ -113,6 +115,7 @@ const asErrno: ReadonlyMap<number, number> = new Map([
   [10044, EOPNOTSUPP], // OP_ILLEGAL
   [10046, EBUSY], // FILE_OPEN
   [10083, EINVAL], // WRONG_TYPE
+  [10090, EOPNOTSUPP], // UNION_NOTSUPP
   [10095, ENODATA], // NOXATTR
   [10096, E2BIG], // XATTR2BIG
 ]);

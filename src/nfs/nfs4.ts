@@ -15,6 +15,7 @@ import {
   ENOENT,
   ENOTCONN,
   ENOTDIR,
+  ENXIO,
   EOPNOTSUPP,
   EPROTO,
   ERANGE,
@@ -127,6 +128,10 @@ class Nfs4 implements NfsProtocol {
 
   get xattrs(): boolean {
     return this.#mount.xattrs;
+  }
+
+  get holes(): boolean {
+    return this.#mount.session.minor >= 2;
   }
 
   within(until: number): Nfs4 {
@@ -607,6 +612,37 @@ class Nfs4 implements NfsProtocol {
           return 0;
         },
         { urgent },
+      ),
+    );
+  }
+
+  deallocate(object: FileHandle, state: OpenState | null, position: number, length: number): Promise<number> {
+    return this.#withState(object, state, false, (stateid) =>
+      this.#call(
+        (compound) => compound.putfh(object).op(Op.deallocate).fixed(stateid).u64(position).u64(length),
+        (results) => results.pass(Op.putfh, Op.deallocate),
+        { once: true },
+      ),
+    );
+  }
+
+  seek(object: FileHandle, state: OpenState | null, position: number, hole: boolean): Promise<number> {
+    return this.#withState(object, state, false, (stateid) =>
+      this.#call(
+        (compound) =>
+          compound
+            .putfh(object)
+            .op(Op.seek)
+            .fixed(stateid)
+            .u64(position)
+            .u32(hole ? 1 : 0),
+        (results) => {
+          const status = results.pass(Op.putfh, Op.seek);
+          if (status < 0) return status;
+          const atEnd = results.reader.bool();
+          const offset = results.reader.u64();
+          return atEnd && !hole ? -ENXIO : offset; // the end of the file is a hole
+        },
       ),
     );
   }

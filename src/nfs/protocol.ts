@@ -56,6 +56,8 @@ export interface NfsProtocol {
   readonly fences: boolean;
   readonly limits: Limits;
   readonly xattrs: boolean;
+  /** `deallocate` and `seek` may be used. */
+  readonly holes: boolean;
 
   /** Rejects with `NfsError`. */
   mount(path: readonly ByteString[], options: { readonly signal: AbortSignal }): Promise<MountPoint>;
@@ -108,6 +110,9 @@ export interface NfsProtocol {
     urgent?: boolean,
   ): Promise<number>;
   commit(object: FileHandle, result: WriteResult, urgent?: boolean): Promise<number>;
+  deallocate(object: FileHandle, state: OpenState | null, position: number, length: number): Promise<number>;
+  /** Where the next data (or the next hole) begin; ENXIO past the last. */
+  seek(object: FileHandle, state: OpenState | null, position: number, hole: boolean): Promise<number>;
   statfs(root: FileHandle, into: Space): Promise<number>;
 
   getxattr(object: FileHandle, name: ByteString, into: Uint8Array): Promise<number>;

@@ -17,10 +17,14 @@ export function plain(result: number): number {
   return result <= -bias ? result + bias : result;
 }
 
-/** An access time that no other call will set: it marks a new file as ours, in the one call that makes it. */
+/**
+ * An access time that no other call will set: it marks a new file as ours, in the one call that makes it. It lies within
+ * the last millisecond, so that nobody ever sees a time in the future.
+ */
 export function newMark(): Time {
-  const now = Date.now();
-  return { seconds: Math.floor(now / 1_000), nsec: 1 + Math.floor(Math.random() * 999_999_998) };
+  const lastMs = Date.now() - 1;
+  const nsec = (lastMs % 1_000) * 1_000_000 + Math.floor(Math.random() * 1_000_000);
+  return { seconds: Math.floor(lastMs / 1_000), nsec };
 }
 
 /** File systems keep 1 ns, 100 ns, 1 µs or 1 s of a time. */

@@ -1,5 +1,5 @@
 /** What an NFS export can do, tried out in its `.chiron` directory. */
-import { type FileHandle, Found, NfsError, type NfsProtocol } from "../nfs/protocol.ts";
+import { type FileHandle, Found, NfsError, type NfsProtocol, type OpenState } from "../nfs/protocol.ts";
 import { EPERM } from "../util/errno.ts";
 import { S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from "../util/file-attr.ts";
 import type { Capabilities } from "./replica.ts";
@@ -40,6 +40,7 @@ async function tryAll(protocol: NfsProtocol, directory: FileHandle): Promise<Cap
   const symlink = await protocol.symlink(directory, "symlink", "x", { mode: S_IFLNK | 0o777, ...root }, found);
   const fifo = await protocol.mknod(directory, "fifo", 0, { mode: S_IFIFO | 0o600, ...root }, new Found());
   const userXattrs = protocol.xattrs && (await protocol.setxattr(file.handle, "user.probe", Buffer.from("1"), 0)) === 0;
+  const holes = protocol.holes && (await keepsHoles(protocol, file.handle, created));
   const stats = {
     blockSizeBytes: 0,
     blocks: 0,
@@ -58,12 +59,25 @@ async function tryAll(protocol: NfsProtocol, directory: FileHandle): Promise<Cap
     hardLinks: link === 0,
     symlinks: symlink === 0,
     specialFiles: fifo === 0,
-    holes: false,
+    holes,
     fallocate: false,
     renameFlags: false,
     timeGranularityNsec: granularity,
     maxNameBytes: stats.maxNameBytes,
   };
+}
+
+/** A quarter MiB of data with a hole punched into it, and found again. */
+async function keepsHoles(protocol: NfsProtocol, file: FileHandle, state: OpenState | null): Promise<boolean> {
+  const block = Buffer.alloc(64 * 1024, 1);
+  const written = { stable: false, verifier: "" };
+  for (let at = 0; at < 4; at++) {
+    if ((await protocol.write(file, state, block, at * block.length, written)) !== block.length) return false;
+  }
+  if ((await protocol.deallocate(file, state, block.length, 2 * block.length)) !== 0) return false;
+  const hole = await protocol.seek(file, state, 0, true);
+  const data = await protocol.seek(file, state, block.length, false);
+  return hole === block.length && data === 3 * block.length;
 }
 
 function granularityOf(kept: number, asked: number): number {

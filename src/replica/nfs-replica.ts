@@ -19,6 +19,7 @@ import {
   ELOOP,
   ENAMETOOLONG,
   ENODEV,
+  ENOENT,
   ENOTCONN,
   ENOTDIR,
   ENXIO,
@@ -67,6 +68,8 @@ export interface NfsReplicaOptions extends NfsConnectOptions {
 
 const maxNameBytes = 255;
 const timeoutShare = 0.95;
+/** FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE */
+const punchHole = 3;
 const seekData = 3;
 const seekHole = 4;
 const copyBytes = 1 << 20;
@@ -182,13 +185,13 @@ export class NfsReplica implements Replica {
       walked += `/${name}`;
       const parent = root.handle;
       answer = await protocol.lookup(parent, name, root);
-      if (answer === -2 && this.#options.makeDirectory !== undefined) {
+      if (answer === -ENOENT && this.#options.makeDirectory !== undefined) {
         const want = { mode: S_IFDIR | this.#options.makeDirectory.mode, uid: 0, gid: 0 };
         answer = await protocol.mkdir(parent, name, want, root);
       }
     }
     if (answer === 0 && !root.hasAttr) answer = await protocol.getattr(root.handle, root);
-    if (answer === -2)
+    if (answer === -ENOENT)
       throw new NfsError(`the directory ${walked} does not exist in the export: make it first`, answer);
     if (answer === -13) {
       throw new NfsError("the server lets root not in: check that the export has no_root_squash", answer);
@@ -269,7 +272,11 @@ export class NfsReplica implements Replica {
     if (first !== -ESTALE || object.parent === null) return first;
     handles.distrust(object);
     const again = await handles.find(protocol, object);
-    return typeof again === "number" ? again : run(session, again);
+    const second = typeof again === "number" ? again : await run(session, again);
+    if (second !== -ESTALE) return second;
+    // What was found a moment ago is gone already: somebody removes it just now. Unless all of the tree is gone.
+    const root = await protocol.getattr(handles.root.handle, new Found());
+    return root === 0 ? -ENOENT : -ESTALE;
   }
 
   #onTwo(
@@ -648,15 +655,28 @@ export class NfsReplica implements Replica {
     });
   }
 
-  async fallocate(_handle: ReplicaHandle, _mode: number, _position: number, length: number): Promise<number> {
-    if (this.#session === null) return -ENOTCONN;
-    return length <= 0 ? -EINVAL : -EOPNOTSUPP;
+  /** v4.2 punches holes; room beyond the size cannot be asked for, so nothing else is offered. */
+  async fallocate(handle: ReplicaHandle, mode: number, position: number, length: number): Promise<number> {
+    const result = await this.#onFile(handle, async ({ protocol }, file) => {
+      if (file.access === "read") return -EBADF;
+      if (length <= 0 || position < 0) return -EINVAL;
+      if (mode !== punchHole || !protocol.holes) return -EOPNOTSUPP;
+      const found = new Found();
+      const got = await protocol.getattr(file.handle, found);
+      if (got < 0) return got;
+      // Linux ignores what is beyond the end, servers need not.
+      const end = Math.min(position + length, found.attr.size);
+      return end <= position ? 0 : protocol.deallocate(file.handle, file.state, position, end - position);
+    });
+    if (isUnanswered(result)) this.#noteData(handle);
+    return result;
   }
 
-  /** As a file system without holes answers: all is data, and the one hole is at the end. */
+  /** Without v4.2 as a file system without holes answers: all is data, and the one hole is at the end. */
   seek(handle: ReplicaHandle, position: number, whence: number): Promise<number> {
     return this.#onFile(handle, async ({ protocol }, file) => {
       if (whence !== seekData && whence !== seekHole) return -EINVAL;
+      if (protocol.holes) return protocol.seek(file.handle, file.state, position, whence === seekHole);
       const found = new Found();
       const result = await protocol.getattr(file.handle, found);
       if (result < 0) return result;
