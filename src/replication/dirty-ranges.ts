@@ -56,6 +56,7 @@ export class DirtyRanges {
   }
 
   remove(start: number, end: number): void {
+    if (end <= start) return;
     const bounds = this.#bounds;
     const from = this.#firstEndingAtOrAfter(start);
     const kept: number[] = [];

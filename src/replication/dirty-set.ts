@@ -297,14 +297,13 @@ export class DirtySet {
   /** Where the replica has what the volume has at this path; null where that is not certain. */
   placeOf(path: Path): Origin | null {
     let node: DirtyNode | null = this.root;
-    let place = this.target;
+    let place: Origin | null = this.target;
     for (const name of path) {
-      if (node?.awaits(name) === true) return null;
+      const awaits: boolean = node?.awaits(name) === true;
       node = node?.children?.get(name) ?? null;
-      if (node !== null && (node.flags & ENTRY) !== 0) {
-        if (node.origin === null) return null;
-        place = node.origin;
-      } else place = place.child(name);
+      // Something that has an origin is there, wherever it has been moved to meanwhile.
+      if (node !== null && (node.flags & ENTRY) !== 0) place = node.origin;
+      else place = awaits ? null : (place?.child(name) ?? null);
     }
     return place;
   }
@@ -449,7 +448,10 @@ export class DirtySet {
       lifted.flags |= ENTRY;
       if (origin !== null) this.setOrigin(lifted, origin);
       else this.#becomeUncertain(lifted);
-    } else if (parent?.awaits(name) === true && lifted.origin === null) this.#becomeUncertain(lifted);
+    } else {
+      if (origin !== lifted.origin) origin?.prune();
+      if (parent?.awaits(name) === true && lifted.origin === null) this.#becomeUncertain(lifted);
+    }
     return lifted;
   }
 

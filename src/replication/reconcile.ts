@@ -16,9 +16,9 @@ import type { Logger } from "../util/logger.ts";
 import { align, countDone, objectAt } from "./align-renames.ts";
 import { DirtySet } from "./dirty-set.ts";
 import { markAligned, markIntents } from "./intent-dirty.ts";
-import { controlPlace } from "./intent-places.ts";
+import { controlPlace, generationPlace, intentsPlace } from "./intent-places.ts";
 import { type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
-import type { IntentRecord } from "./intent-record.ts";
+import { encodeIntent, type IntentRecord } from "./intent-record.ts";
 import { mapPath, type RenameRecord, renamesOf } from "./intent-renames.ts";
 import { RangeLocks } from "./locks.ts";
 import { Orphans } from "./orphans.ts";
@@ -150,6 +150,7 @@ async function makeAlike(
 ): Promise<{ readonly entries: number; readonly bytesWritten: number }> {
   const target = deps.replica(index);
   await setMark(target);
+  await completeIntents(target, records, new Set(read.get(index)?.records.map((record) => record.seq)));
   const set = new DirtySet();
   if (everything) set.tree([], true);
   else {
@@ -178,6 +179,46 @@ async function makeAlike(
   await repair.run();
   repair.close();
   return repair.work;
+}
+
+/**
+ * What is changed on a member now is named only by intents of others, who may be missing next time: so it gets them too.
+ * Renames become trees, since their inode numbers on this member are not known.
+ */
+async function completeIntents(
+  target: Replica,
+  records: readonly IntentRecord[],
+  own: ReadonlySet<number>,
+): Promise<void> {
+  let seq = Math.max(0, ...records.map((record) => record.seq));
+  const missing: IntentRecord[] = [];
+  for (const record of records) {
+    if (record.kind !== "rename") {
+      if (!own.has(record.seq)) missing.push(record);
+      continue;
+    }
+    const { generation } = record;
+    const trees = [record.from, record.to].map(
+      (path): IntentRecord => ({ kind: "tree", path, generation, seq: ++seq }),
+    );
+    if (!own.has(record.seq)) missing.push(...trees);
+  }
+  if (missing.length === 0) return;
+  const owner = { uid: 0, gid: 0 };
+  const at = (object: TreeObject): Copy => ({ replica: target, object });
+  for (const directory of [intentsPlace, ...new Set(missing.map((record) => record.generation))]) {
+    const place = typeof directory === "number" ? generationPlace(directory) : directory;
+    const made = await target.mkdir(place.parent as TreeObject, place.name, 0o700, owner, null);
+    if (made !== -EEXIST) await must(at(place), "create", made);
+    for (const record of missing) {
+      if (record.generation !== directory) continue;
+      const put = await target.symlink(place, String(record.seq), encodeIntent(record), owner, null);
+      if (put !== -EEXIST) await must(at(place), "record an intent in", put);
+    }
+    await must(at(place), "flush", target.fsyncdir(place));
+    target.forget(place);
+  }
+  await must(at(intentsPlace), "flush", target.fsyncdir(intentsPlace));
 }
 
 /** Makes directories have the same names on both. Answers which renames the leader has not done; null if that failed. */

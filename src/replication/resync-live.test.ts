@@ -3,35 +3,16 @@ import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import type { Replica } from "../replica/replica.ts";
 import { describeDisk, MemoryDisk } from "../replica/testing/memory-disk.ts";
-import { type Choose, seeded } from "../replica/testing/random.ts";
+import { seeded } from "../replica/testing/random.ts";
 import { DirtySet } from "./dirty-set.ts";
 import { Resync } from "./resync.ts";
 import { randomOperation } from "./testing/history.ts";
+import { late } from "./testing/late.ts";
 import { TestVolume } from "./testing/test-volume.ts";
 import { Throttle } from "./throttle.ts";
 
 const runs = Number(process.env["CHIRON_TEST_RUNS"] ?? 150);
 const firstSeed = Number(process.env["CHIRON_TEST_SEED"] ?? 1);
-
-/** The same replica, whose calls answer now or some turns later. */
-function late(replica: Replica, choose: Choose): Replica {
-  return new Proxy(replica, {
-    get(target, property) {
-      const value: unknown = Reflect.get(target, property);
-      if (typeof value !== "function" || property === "connect" || property === "forget") return value;
-      return (...args: unknown[]): unknown => {
-        const call = (): unknown => Reflect.apply(value, target, args);
-        if (choose(3) > 0) return call();
-        // Half of them take effect at once, half when they answer.
-        if (choose(2) === 0) {
-          const result = call();
-          return turn().then(() => result);
-        }
-        return turn().then(call);
-      };
-    },
-  });
-}
 
 test("a resync beside changes ends with equal trees, whatever it is interrupted by", async () => {
   for (let seed = firstSeed; seed < firstSeed + runs; seed++) {

@@ -57,6 +57,7 @@ export class Repair {
 
   /** Repairs until nothing is marked. `beforeStep` may wait. */
   async run(beforeStep: () => Promise<void> = async () => {}): Promise<void> {
+    await this.clearParking();
     do {
       while (!this.#c.set.isEmpty) {
         await beforeStep();

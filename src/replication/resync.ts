@@ -70,7 +70,6 @@ export class Resync {
     const { missed } = this.#deps;
     this.#repair.since ??= await this.#deps.intents.begunAt();
     await this.#estimateWork();
-    await this.#repair.clearParking();
     this.#set.absorbs = false;
     this.#set.mustDrain = true;
     missed.setSyncing(this.#index, true);

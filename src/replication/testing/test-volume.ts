@@ -163,6 +163,7 @@ export class TestVolume {
       times,
       slots,
       chooseReader: () => membership.inSync[0] ?? -1,
+      onRead: null,
     });
     membership.onExpelled = (replica) => {
       missed.begin(replica, { kind: "intents", records: intents.uncleared });
