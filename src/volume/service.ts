@@ -22,7 +22,15 @@ import { openVolume } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, ReplicaConfig, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
-import { loadCertain, loadNegotiated, loadTerm, saveCertain, saveTerm } from "./state-facts.ts";
+import {
+  loadCertain,
+  loadNegotiated,
+  loadOffered,
+  loadTerm,
+  saveCertain,
+  saveOffered,
+  saveTerm,
+} from "./state-facts.ts";
 import { StateLog } from "./state-log.ts";
 import { STATE_PAGE_BYTES, STATE_PAGE_NAME, StatePageWriter } from "./state-page.ts";
 import { Verification } from "./verification.ts";
@@ -70,10 +78,14 @@ export class VolumeService {
         saveCertain(stateLog, replicas);
         saveTerm(stateLog, newest);
       };
-      const opened = await openVolume(
+      const found = await openVolume(
         { config, resumed, avoid, term, certain },
         { page, log: deps.log, locks, metrics, onCertain },
       );
+      const offered = resumed ? loadOffered(stateLog) : null;
+      const capabilities = offered === null ? found.capabilities : [...found.capabilities, offered];
+      saveOffered(stateLog, capabilities);
+      const opened = { ...found, capabilities };
       let service: VolumeService | null = null;
       const volume = new Volume(opened, {
         stateLog,

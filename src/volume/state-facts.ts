@@ -5,9 +5,12 @@
  *   u32 agreed @0 (1 once it is), u32 minor @4, u64 flags @8, u32 largest write @16
  *   f64 term @168 that the volume was last claimed with, u32 certain @176: bits of the replicas that are members by every
  *   record that may be in force
+ *   u32 offered @180: what the volume offers (bits; length of names from bit 12; bit 31 once it is there), f64 granularity of
+ *   times @184
  *   u64 unique @24 of the exchange, u32 replicas @32 (bits), f64 pairs @40: two for each of 8 replicas
  */
 import type { Negotiated } from "../fuse/filesystem.ts";
+import type { Capabilities } from "../replica/replica.ts";
 import type { ExchangeMemo } from "../replication/namespace.ts";
 import type { StateLog } from "./state-log.ts";
 
@@ -51,6 +54,38 @@ export function saveCertain(log: StateLog, certain: readonly number[]): void {
 export function loadCertain(log: StateLog): readonly number[] {
   const bits = log.facts().getUint32(176, true);
   return Array.from({ length: MAX_REPLICAS }, (_, i) => i).filter((i) => (bits & (1 << i)) !== 0);
+}
+
+const abilityBits = [
+  "userXattrs",
+  "rootXattrs",
+  "acls",
+  "hardLinks",
+  "symlinks",
+  "specialFiles",
+  "holes",
+  "fallocate",
+  "renameFlags",
+] as const;
+
+/** What all of these replicas can do: a successor offers no more, though it may not see each of them. */
+export function saveOffered(log: StateLog, all: readonly Capabilities[]): void {
+  let bits = 1 << 31;
+  for (const [i, ability] of abilityBits.entries()) if (all.every((one) => one[ability])) bits |= 1 << i;
+  bits |= Math.min(255, ...all.map((one) => one.maxNameBytes)) << 12;
+  log.facts().setFloat64(184, Math.max(1, ...all.map((one) => one.timeGranularityNsec)), true);
+  log.facts().setUint32(180, bits >>> 0, true);
+}
+
+export function loadOffered(log: StateLog): Capabilities | null {
+  const bits = log.facts().getUint32(180, true);
+  if (bits >>> 31 === 0) return null;
+  const can = Object.fromEntries(abilityBits.map((ability, i) => [ability, (bits & (1 << i)) !== 0]));
+  return {
+    ...(can as Record<(typeof abilityBits)[number], boolean>),
+    timeGranularityNsec: log.facts().getFloat64(184, true),
+    maxNameBytes: (bits >>> 12) & 0xffff,
+  };
 }
 
 /** Of the request with this number. The kernel has one exchange of two names under way at a time, we remember the last. */
