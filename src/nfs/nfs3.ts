@@ -439,6 +439,7 @@ class Nfs3 implements NfsProtocol {
           result.endOfFile = reader.bool();
           return reader.opaqueInto(into);
         },
+        { data: true },
       ),
     );
   }

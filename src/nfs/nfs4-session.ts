@@ -32,6 +32,8 @@ export interface CompoundOptions {
   /** The server keeps the answer for a repetition: for what cannot be done twice. */
   readonly once?: boolean;
   readonly urgent?: boolean;
+  /** The answer ends in data; see the RPC client's option. */
+  readonly data?: boolean;
   /** Belongs to the recovery itself. */
   readonly recovering?: boolean;
   /** Answers by then, `performance.now()`. */
@@ -241,7 +243,7 @@ export class Nfs4Session {
     slot: Slot,
     write: (compound: Compound) => void,
     read: (results: CompoundResults) => number,
-    { once = false, urgent = false }: CompoundOptions,
+    { once = false, urgent = false, data = false }: CompoundOptions,
     timeoutMs: number,
   ): Promise<{ readonly result: number; readonly sequenced: boolean; readonly sentTwice: boolean }> {
     const call = this.#rpc.prepare(1);
@@ -271,7 +273,7 @@ export class Nfs4Session {
         reader.skip(sessionIdBytes + 20);
         return read(results);
       },
-      { timeoutMs, urgent },
+      { timeoutMs, urgent, data },
     );
     if (sequenced || result === Nfs4Status.retryUncached) slot.sequence = (slot.sequence + 1) >>> 0;
     // Without an answer nobody knows what the server has on this slot; so it is left alone.

@@ -572,6 +572,7 @@ class Nfs4 implements NfsProtocol {
           result.endOfFile = results.reader.bool();
           return results.reader.opaqueInto(into);
         },
+        { data: true },
       ),
     );
   }

@@ -17,7 +17,7 @@ import { type Credential, RpcCall, readReplyHeader } from "./rpc-message.ts";
 import { RecordReader } from "./rpc-record.ts";
 import { type Rest, XdrError, XdrReader } from "./xdr.ts";
 
-/** Reads the results, at once; what it answers is the call's answer. May run twice for one large answer. */
+/** Reads the results, at once; what it answers is the call's answer. */
 export type Decode = (results: XdrReader, resent: boolean) => number;
 
 export interface RpcClientOptions {
@@ -45,6 +45,8 @@ export interface CallOptions {
   readonly timeoutMs?: number;
   /** May be sent while `onReconnected` runs. */
   readonly urgent?: boolean;
+  /** The answer ends in data (`opaqueInto`), which may go to their place as they arrive. The decoder may then run twice. */
+  readonly data?: boolean;
 }
 
 class PendingCall {
@@ -54,18 +56,26 @@ class PendingCall {
   readonly resolve: (result: number) => void;
   readonly deadline: number;
   readonly urgent: boolean;
+  readonly data: boolean;
   sends = 0;
   sentAt = 0;
   /** Sent on the connection that is open now. */
   inFlight = false;
 
-  constructor(call: RpcCall, decode: Decode, resolve: (result: number) => void, deadline: number, urgent: boolean) {
+  constructor(
+    call: RpcCall,
+    decode: Decode,
+    resolve: (result: number) => void,
+    deadline: number,
+    { urgent = false, data = false }: CallOptions = {},
+  ) {
     this.xid = call.xid;
     this.segments = call.seal();
     this.decode = decode;
     this.resolve = resolve;
     this.deadline = deadline;
     this.urgent = urgent;
+    this.data = data;
   }
 }
 
@@ -146,7 +156,7 @@ export class RpcClient {
         resolve(-ETIMEDOUT);
         return;
       }
-      const pending = new PendingCall(call, decode, resolve, performance.now() + timeoutMs, options?.urgent === true);
+      const pending = new PendingCall(call, decode, resolve, performance.now() + timeoutMs, options);
       this.#pending.set(pending.xid, pending);
       this.#armTimer(timeoutMs);
       if (this.#maySend(pending)) this.#transmit(pending);
@@ -240,8 +250,9 @@ export class RpcClient {
     if (start.length < 4) return null;
     const reader = new XdrReader(start, totalBytes);
     const call = this.#pending.get(reader.u32());
-    const result = call === undefined ? null : this.#decode(call, reader);
-    if (call === undefined || result === null || reader.rest === null) return null;
+    if (call?.data !== true) return null;
+    const result = this.#decode(call, reader);
+    if (result === null || reader.rest === null) return null;
     this.#arriving = { call, result };
     return reader.rest;
   }

@@ -73,7 +73,7 @@ export class Ganesha implements AsyncDisposable {
     const file = join(this.#private, "ganesha.conf");
     writeFileSync(file, this.#configuration(options));
     const args = ["-F", "-f", file, "-L", join(this.#private, "log"), "-p", join(this.#private, "pid"), "-N", "WARN"];
-    const child = spawn(program, args, { stdio: "ignore" });
+    const child = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], { stdio: "ignore" }); // ends with us
     this.#process = child;
     for (let i = 0; i < 200; i++) {
       if (child.exitCode !== null)

@@ -52,7 +52,7 @@ export class Knfsd implements AsyncDisposable {
     args.push("-append", "console=ttyS0 quiet panic=-1");
     args.push("-drive", `file=${join(this.#private, "disk.img")},if=virtio,format=raw,cache=unsafe`);
     args.push("-nic", `user,model=virtio-net-pci,${forward.join(",")}`);
-    const child = spawn(emulator, args, { stdio: ["ignore", "pipe", "ignore"] });
+    const child = spawn("setpriv", ["--pdeathsig", "KILL", emulator, ...args], { stdio: ["ignore", "pipe", "ignore"] });
     this.#process = child;
     this.log = "";
     child.stdout?.on("data", (chunk: Buffer) => {
