@@ -348,8 +348,7 @@ describe("a ReplicatedVolume on a real API server", { skip: skipWithoutApiServer
   it("keeps what the status says of replicas and nodes", async () => {
     const { name } = await applyBoth(undefined, good);
     const status = {
-      epoch: 7,
-      members: ["mars"],
+      holder: "n1",
       nodes: [
         {
           name: "n1",

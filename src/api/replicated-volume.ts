@@ -219,7 +219,7 @@ const spec = z
           .min(9)
           .max(128)
           .meta({
-            description: "When to compare all replicas: five cron fields, such as `0 3 * * 0`.",
+            description: "When to compare all replicas: five cron fields in UTC, such as `0 3 * * 0`.",
             ...cel({
               rule: "self.matches('^[-0-9*/,A-Za-z]+( [-0-9*/,A-Za-z]+){4}$')",
               message: "must be five cron fields: minute hour day-of-month month day-of-week",
@@ -341,15 +341,6 @@ const status = z.object({
     .min(0)
     .optional()
     .meta({ format: "int64", description: "The generation of the spec that this status is about." }),
-  epoch: z.int().min(0).optional().meta({ format: "int64", description: "Grows with each change of the membership." }),
-  members: z
-    .array(z.string().max(63))
-    .max(8)
-    .optional()
-    .meta({
-      description: "The replicas that are in sync, on record: changed by compare-and-swap only.",
-      ...atomicList,
-    }),
   holder: z.string().max(253).optional().describe("The node that may write."),
   inSyncReplicas: z.string().max(16).optional().describe("In sync and wanted, such as `2/3`."),
   syncProgress: z.string().max(16).optional().describe("How far the resync is that is furthest behind, such as `42%`."),

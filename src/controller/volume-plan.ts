@@ -38,7 +38,7 @@ export interface Plan {
   readonly removeTrees: boolean;
 }
 
-export const volumeLabel = `${apiGroup}/volume`;
+const volumeLabel = `${apiGroup}/volume`;
 
 export function planVolume(input: PlanInput): Plan {
   return input.volume.metadata.deletionTimestamp === undefined ? planLive(input) : planDeleted(input);

@@ -28,6 +28,7 @@ import { ControlClient } from "../volume/control-client.ts";
 import { FailureError } from "../volume/failure.ts";
 import type { FailureCode } from "../volume/protocol.ts";
 import { controlSocket, mountDirectory, readRecord } from "../volume/registry.ts";
+import type { DescriptorVault } from "./descriptor-vault.ts";
 import { bindMount, prepareMountpoint, unmountAndRemove } from "./kernel-mounts.ts";
 import type { MountDaemon } from "./mount-daemon.ts";
 import { fuseType, type MountEntry, mountAt, readMountTable } from "./mount-table.ts";
@@ -49,6 +50,7 @@ export interface NodeServiceDeps {
   readonly daemon: MountDaemon;
   readonly trees: Trees;
   readonly watch: VolumeWatch;
+  readonly vault: DescriptorVault;
 }
 
 const unmountTimeoutMs = 90_000;
@@ -63,7 +65,7 @@ interface StageRequest {
 }
 
 export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions): Handlers<NodeServer> {
-  const { client, daemon, trees, watch } = deps;
+  const { client, daemon, trees, watch, vault } = deps;
   const { node } = options.facts;
   const isOurs = ({ type }: MountEntry) => type === fuseType;
 
@@ -80,6 +82,12 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
 
   const patchStatus = (volumeId: string, status: object, signal: AbortSignal) =>
     client.mergePatch(replicatedVolumes, volumeId, { status }, undefined, "status", { signal });
+
+  /** A mount without processes that is about to be brought back: whoever uses it waits for that, and so does the kubelet. */
+  const checkRevival = (directory: string, mounted: MountEntry | null, volumeId: string) => {
+    if (mounted && vault.has(directory, mounted.device))
+      throw new CsiError("UNAVAILABLE", `volume "${volumeId}" is being taken over by the next mount daemon; try again`);
+  };
 
   const stage = async ({ volumeId, stagingPath, capability }: StageRequest, { signal, logger }: CallContext) => {
     const mode = accessModeOf(capability);
@@ -101,6 +109,7 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
       if (other !== volumeId) throw new CsiError("ALREADY_EXISTS", `volume "${other}" is staged on ${stagingPath}`);
       return;
     }
+    checkRevival(stateDirectory, mounted, volumeId);
     const logFile = options.logDirectory === null ? null : `${options.logDirectory}/${volumeId}.log`;
     const config = holderConfig(volume, options.facts, {
       mountpoint: stagingPath,

@@ -14,12 +14,12 @@ import { EAGAIN } from "../util/errno.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { receiveMount } from "../volume/holder-handover.ts";
 import { controlSocket, type RegistryEntry } from "../volume/registry.ts";
+import { mountAt, readMountTable } from "./mount-table.ts";
 
 interface Kept {
   readonly fd: number;
   /** Of which mount: a directory may be used again for another one. */
-  readonly volumeId: string | null;
-  readonly holderPid: number;
+  readonly device: string;
 }
 
 export class DescriptorVault {
@@ -52,26 +52,27 @@ export class DescriptorVault {
     this.#kept.clear();
   }
 
-  get size(): number {
-    return this.#kept.size;
+  /** Whether the mount that is there now can be brought back if all its processes are gone. */
+  has(directory: string, device: string): boolean {
+    return this.#kept.get(directory)?.device === device;
   }
 
   /** Keeps what is mounted now, and lets go of what is not. */
   update(mounts: readonly RegistryEntry[]): void {
-    const there = new Set(mounts.map(({ directory }) => directory));
-    for (const [directory, { fd }] of this.#kept)
-      if (!there.has(directory)) {
+    const table = readMountTable();
+    const devices = new Map(
+      mounts.map(({ directory, record }) => [directory, mountAt(table, record.config.volume.mountpoint)?.device]),
+    );
+    for (const [directory, { fd, device }] of this.#kept)
+      if (devices.get(directory) !== device) {
         closeSync(fd);
         this.#kept.delete(directory);
       }
-    for (const { directory, record } of mounts) {
-      const kept = this.#kept.get(directory);
-      if (kept?.volumeId === record.volumeId || record.state !== "mounted") continue;
-      void this.#keep(directory);
-    }
+    for (const [directory, device] of devices)
+      if (device !== undefined && !this.#kept.has(directory)) void this.#keep(directory, device);
   }
 
-  async #keep(directory: string): Promise<void> {
+  async #keep(directory: string, device: string): Promise<void> {
     if (this.#asking.has(directory)) return;
     this.#asking.add(directory);
     try {
@@ -79,10 +80,7 @@ export class DescriptorVault {
       received.abandon();
       // Its lock must end with the holder that has it.
       closeSync(received.lockFd);
-      const earlier = this.#kept.get(directory);
-      if (earlier) closeSync(earlier.fd);
-      const { volumeId, holderPid } = received.record;
-      this.#kept.set(directory, { fd: received.fuseFd, volumeId, holderPid });
+      this.#kept.set(directory, { fd: received.fuseFd, device });
       this.#logger.info("descriptor kept", { volume: received.record.config.volume.volume });
     } catch (error) {
       this.#logger.debug("no descriptor to keep", { directory, error: errorText(error) });

@@ -66,7 +66,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   const removal = new TreeRemoval(client, trees, facts.node, logger);
   const daemon = new MountDaemonClient(values["mountd-socket"]);
   const service = nodeHandlers(
-    { client, daemon, trees, watch },
+    { client, daemon, trees, watch, vault },
     {
       facts,
       runDirectory: runDirectory(),

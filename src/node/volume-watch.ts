@@ -4,13 +4,14 @@
  * it knows after a restart what it knew before.
  */
 
+import { nextTime, parseSchedule } from "../api/cron.ts";
 import type { NodeReport } from "../api/replicated-volume.ts";
 import { replicatedVolumes, typeOfVolume } from "../api/resource.ts";
 import { isNotFound, type KubeClient } from "../kube/client.ts";
 import { Informer } from "../kube/informer.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { ControlClient } from "../volume/control-client.ts";
-import type { VolumeStatus } from "../volume/protocol.ts";
+import type { VerifyReport, VolumeStatus } from "../volume/protocol.ts";
 import { controlSocket, listMounts, type RegistryEntry } from "../volume/registry.ts";
 import type { MeasuredVolume } from "./node-metrics.ts";
 import { type NodeFacts, replicaConfigs } from "./volume-config.ts";
@@ -40,6 +41,9 @@ interface Watched {
   readOnly: boolean;
   busy: boolean;
   /** Why `spec.replicas` is not carried out, and when to try again. */
+  /** When the volume is verified next (`spec.scrub`), for the schedule that it was worked out from. */
+  scrub: { readonly schedule: string; readonly atMs: number | null } | null;
+  scrubbing: boolean;
   problem: { readonly message: string; readonly untilMs: number } | null;
   readonly informer: Informer<VolumeObject>;
 }
@@ -133,6 +137,8 @@ export class VolumeWatch {
       reported: null,
       readOnly,
       busy: false,
+      scrub: null,
+      scrubbing: false,
       problem: null,
       informer,
     };
@@ -154,6 +160,7 @@ export class VolumeWatch {
     try {
       watched.status = await this.#ask(watched);
       await this.#change(watched);
+      this.#scrubWhenDue(watched);
       const report = reportOf(
         facts.node,
         watched.status,
@@ -213,6 +220,51 @@ export class VolumeWatch {
       const message = `cannot ${change.kind} replica "${change.name}": ${errorText(error)}`;
       logger.warn("replica change failed", { volume: watched.volume, error });
       watched.problem = { message, untilMs: performance.now() + changeRetryMs };
+    }
+  }
+
+  /** Begins a verification when its time has come; only one node does, the one that may write. */
+  #scrubWhenDue(watched: Watched): void {
+    const schedule = watched.informer.get(watched.volume)?.spec.scrub?.schedule ?? null;
+    if (schedule === null || watched.readOnly) {
+      watched.scrub = null;
+      return;
+    }
+    const nowMs = Date.now();
+    if (watched.scrub?.schedule !== schedule) watched.scrub = { schedule, atMs: this.#nextScrub(schedule, nowMs) };
+    if (watched.scrub.atMs === null || nowMs < watched.scrub.atMs || watched.scrubbing) return;
+    watched.scrub = { schedule, atMs: this.#nextScrub(schedule, nowMs) };
+    watched.scrubbing = true;
+    void this.#scrub(watched).finally(() => {
+      watched.scrubbing = false;
+    });
+  }
+
+  async #scrub({ volume, directory }: Watched): Promise<void> {
+    const { logger } = this.#options;
+    try {
+      // A connection of its own, without a deadline: comparing everything takes as long as it takes.
+      const client = await ControlClient.connect(controlSocket(directory));
+      try {
+        const report = (await client.call("verify", { params: { full: true, repair: false } })) as VerifyReport;
+        const { filesCompared, bytesCompared, differences } = report;
+        const facts = { volume, filesCompared, bytesCompared, differences: differences.length };
+        if (differences.length === 0) logger.info("verified", facts);
+        else logger.error("replicas differ", { ...facts, first: differences.slice(0, 10) });
+      } finally {
+        client.close();
+      }
+    } catch (error) {
+      logger.warn("cannot verify", { volume, error });
+    }
+  }
+
+  #nextScrub(schedule: string, nowMs: number): number | null {
+    try {
+      return nextTime(parseSchedule(schedule), nowMs);
+    } catch (error) {
+      this.#options.logger.warn("cannot verify: the schedule is wrong", { schedule, error });
+      return null;
     }
   }
 

@@ -62,9 +62,9 @@ describe("src/kube on a real API server", { skip: skipWithoutApiServer() }, () =
 
   it("replaces only what has not changed meanwhile", async () => {
     const made = await client.create<Volume>(replicatedVolumes, volume("swap"));
-    await client.replace<Volume>(replicatedVolumes, { ...made, status: { epoch: 1 } }, "status");
+    await client.replace<Volume>(replicatedVolumes, { ...made, status: { holder: "n1" } }, "status");
     await assert.rejects(
-      client.replace<Volume>(replicatedVolumes, { ...made, status: { epoch: 2 } }, "status"),
+      client.replace<Volume>(replicatedVolumes, { ...made, status: { holder: "n2" } }, "status"),
       isConflict,
     );
   });
