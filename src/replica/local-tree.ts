@@ -42,7 +42,7 @@ import { statxBelow, statxFd } from "../posix/statx.ts";
 import { getxattrat, listxattrat, removexattrat, setxattrat } from "../posix/xattr.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { EINVAL, ENOTCONN } from "../util/errno.ts";
-import type { FileAttr } from "../util/file-attr.ts";
+import { FileAttr } from "../util/file-attr.ts";
 import { DirectoryDescriptors, RESOLVE_BELOW } from "./local-descriptors.ts";
 import type { AttrChange, DirectoryEntries, FileSystemStats, Owner, TreeObject } from "./replica.ts";
 
@@ -51,6 +51,7 @@ const directoryCapacity = 256;
 const SET_ID_BITS = 0o6000;
 
 export class LocalTree {
+  readonly #times = new FileAttr();
   readonly #directories: DirectoryDescriptors;
 
   /** Takes over `rootFd`, a directory opened for reading. */
@@ -259,10 +260,24 @@ export class LocalTree {
       this.#directories.modeChanged(object);
     }
     if (result >= 0 && (change.atime !== undefined || change.mtime !== undefined)) {
-      result = utimensat(fd, name, change.atime, change.mtime);
+      result = this.#setTimes(fd, name, change);
     }
     if (result < 0 || attr === null) return result;
     return name === "" ? statxFd(fd, attr) : statxBelow(fd, name, attr);
+  }
+
+  /** Always both: FUSE file systems on libfuse 2 answer 0 to one time alone, and do nothing. */
+  #setTimes(fd: number, name: ByteString, { atime, mtime }: AttrChange): number {
+    if (atime !== undefined && mtime !== undefined) return utimensat(fd, name, atime, mtime);
+    const now = this.#times;
+    const result = name === "" ? statxFd(fd, now) : statxBelow(fd, name, now);
+    if (result < 0) return result;
+    return utimensat(
+      fd,
+      name,
+      atime ?? { seconds: now.atime, nsec: now.atimeNsec },
+      mtime ?? { seconds: now.mtime, nsec: now.mtimeNsec },
+    );
   }
 
   readlink(object: TreeObject, into: Uint8Array): number {

@@ -156,10 +156,10 @@ export class FanOut {
   /** Decides what a mixed outcome means, and starts the expulsions. */
   #judge(members: readonly number[], results: readonly number[]): number {
     const { membership } = this.#deps;
-    const verdict = decideChange(members, results, membership, this.#fullPolicy, true);
+    let verdict = decideChange(members, results, membership, this.#fullPolicy, true);
+    // Full after all, though the free space was looked at: who did it has it, and who could not is left behind.
+    if (verdict.kind === "undo") verdict = decideChange(members, results, membership, "DropReplica", true);
     for (const { replica, reason, errno } of verdict.expel) membership.expel([replica], reason, errno);
-    // Some had no space: those who did it anyway are made like the others by a resync.
-    if (verdict.kind === "undo") membership.expel(verdict.targets, "Diverged", verdict.result);
     if (verdict.suspect) this.#deps.onSuspect();
     return verdict.result;
   }

@@ -121,7 +121,9 @@ export class FullGuard {
 
   #isSpaceOld(refused: boolean): boolean {
     if (this.#measuredFor !== this.#deps.inSync()) return true;
-    if (this.#writtenBytes >= MEASURE_AFTER_BYTES) return true;
+    // The less there is, the more often it is looked at.
+    const room = Math.min(...this.#spaces.map((space) => space.availableBytes - reserveOf(space)));
+    if (this.#writtenBytes >= Math.min(MEASURE_AFTER_BYTES, room / 4)) return true;
     return this.#deps.nowMs() - this.#measuredAtMs >= (refused ? REFUSED_RETRY_MS : MEASURE_AFTER_MS);
   }
 

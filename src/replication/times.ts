@@ -70,7 +70,10 @@ export class Times {
       return handle >= 0 ? replica.fgetattr(handle, attr) : replica.getattr(node, attr);
     });
     if (read < 0) return read;
-    const change = { mtime: { seconds: attr.mtime, nsec: attr.mtimeNsec } };
+    const change = {
+      atime: { seconds: attr.atime, nsec: attr.atimeNsec },
+      mtime: { seconds: attr.mtime, nsec: attr.mtimeNsec },
+    };
     return yield* fanOut.change({
       call: (replica, index) =>
         index === leader ? 0 : unlessGone(replica.setattr(node, handles?.[index] ?? -1, change, null)),

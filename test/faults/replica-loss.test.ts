@@ -79,7 +79,9 @@ test("what is removed and altered behind the volume's back does not reach applic
   const b = bench.fileSystem("b", "tmpfs");
   bench.mount("--replica", `a=${a}`, "--replica", `b=${b}`);
   const work = bench.workload(8);
-  await sleep(1500);
+  for (let i = 0; i < 100 && spawnSync("sh", ["-c", `test $(ls ${b}/work-0/tree | wc -l) -gt 10`]).status !== 0; i++) {
+    await sleep(100);
+  }
   run("sh", "-c", `rm -rf ${b}/work-0/tree/*`);
   await work.done;
   await bench.healthy();
