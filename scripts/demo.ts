@@ -235,6 +235,8 @@ async function demo(directory: string, mars: Disk, venus: Disk, mountpoint: stri
   } finally {
     workload.kill();
   }
+  const verified = await run(chiron, ["verify", mountpoint]);
+  good(`chiron verify: ${stripVTControlCharacters(verified.stdout.trim())}`);
   await run(chiron, ["unmount", mountpoint]);
   good("unmounted");
   shell("diff", "-r", "--exclude=.chiron", mars.path, venus.path);

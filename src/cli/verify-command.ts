@@ -15,7 +15,8 @@ export async function verify(mountpoint: string, options: { repair?: boolean; js
     },
   })) as VerifyReport;
   const { differences, filesCompared, bytesCompared, repaired } = report;
-  const left = differences.length - repaired;
+  const differing = new Set(differences.map(({ replica, path }) => `${replica}:${path}`)).size;
+  const left = differing - repaired;
   process.exitCode = left > 0 ? 1 : 0;
   if (options.json) {
     console.log(JSON.stringify(report, null, 2));
@@ -26,7 +27,8 @@ export async function verify(mountpoint: string, options: { repair?: boolean; js
     line.final(`${paint("green", "All in-sync replicas are alike")}: ${compared}.`);
     return;
   }
-  const outcome = repaired > 0 ? `, ${repaired} repaired` : left > 0 ? "; `--repair` makes them like the leader" : "";
-  line.final(`${paint("red", `${differences.length} differences`)}${outcome}: ${compared}.`);
+  const outcome = options.repair ? `, ${repaired} repaired` : "; `--repair` makes them like the leader";
+  const head = `${differences.length} differences in ${differing} ${differing === 1 ? "place" : "places"}`;
+  line.final(`${paint(left > 0 ? "red" : "yellow", head)}${outcome}: ${compared}.`);
   console.log(table(differences.map(({ replica, aspect, path, detail }) => [`  ${replica}`, aspect, path, detail])));
 }

@@ -162,6 +162,44 @@ test("replicas are disabled and enabled, and come back by a resync", async (cont
   assert.equal(readFileSync(box.path("b/f"), "utf8"), "missed\n");
 });
 
+test("verify reports every difference, and repairs it", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount();
+  await sh(`echo right > ${box.mountpoint}/f; mkdir ${box.mountpoint}/d`);
+  const alike = await box.chiron("verify", box.mountpoint);
+  assert.deepEqual([alike.code, alike.stderr], [0, ""]);
+  assert.match(alike.stdout, /alike/);
+  writeFileSync(box.path("b/f"), "wrong!\n");
+  const differing = await box.chiron("verify", box.mountpoint);
+  assert.equal(differing.code, 1);
+  assert.match(differing.stdout, /b +size +\/f/);
+  assert.equal((await box.chiron("verify", "--repair", box.mountpoint)).code, 0);
+  await box.until("it is repaired", async () => (await box.chiron("verify", box.mountpoint)).code === 0);
+  assert.equal(readFileSync(box.path("b/f"), "utf8"), "right\n");
+});
+
+test("replicas are added, replaced and removed in use, also across a restart of the volume process", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount();
+  await sh(`echo hello > ${box.mountpoint}/f`);
+  for (const [verb, name, path] of [
+    ["add", "c", "c"],
+    ["replace", "b", "d"],
+    ["remove", "a", ""],
+  ] as const) {
+    const outcome = await box.chiron("replica", verb, box.mountpoint, name, ...(path ? [box.makeDirectory(path)] : []));
+    assert.deepEqual([outcome.code, outcome.stderr], [0, ""], verb);
+    await box.until(`${verb} is done`, async () => (await box.status()).state === "Healthy");
+  }
+  const { pid, replicas } = await box.status();
+  const places = () => replicas.map(({ name, url }) => `${name} ${url}`).sort();
+  assert.deepEqual(places(), [`b ${box.path("d")}`, `c ${box.path("c")}`]);
+  process.kill(pid, "SIGKILL");
+  await box.until("another process serves", async () => (await box.status()).pid !== pid);
+  assert.deepEqual((await box.status()).replicas.map(({ name, url }) => `${name} ${url}`).sort(), places());
+  for (const name of ["c", "d"]) assert.equal(readFileSync(box.path(`${name}/f`), "utf8"), "hello\n");
+});
+
 test("events reach the hook, and metrics their address", async (context) => {
   const box = new Sandbox(context);
   const port = await freePort();

@@ -1,10 +1,10 @@
 /** What happens to a mount when its processes die, stop or change, while an application works on it. */
 import assert from "node:assert/strict";
-import { type ChildProcess, fork } from "node:child_process";
+import { type ChildProcess, fork, spawn, spawnSync } from "node:child_process";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { WorkloadReport } from "../../scripts/demo-workload.ts";
-import { run, Sandbox } from "./sandbox.ts";
+import { run, Sandbox, sh } from "./sandbox.ts";
 
 const workloadProgram = fileURLToPath(new URL("../../scripts/demo-workload.ts", import.meta.url));
 const treesEqual = fileURLToPath(new URL("../trees-equal.py", import.meta.url));
@@ -43,11 +43,16 @@ async function mounted(context: TestContext, ...options: string[]) {
   return { box, workload };
 }
 
-async function unmountAndCompare(box: Sandbox, workload: Workload): Promise<void> {
+async function unmountAndCompare(
+  box: Sandbox,
+  workload: Workload,
+  a = box.path("a"),
+  b = box.path("b"),
+): Promise<void> {
   await workload.finish(box);
   const { code, stderr } = await box.chiron("unmount", box.mountpoint);
   assert.deepEqual([code, stderr], [0, ""]);
-  const comparison = await run("python3", [treesEqual, box.path("a"), box.path("b")]);
+  const comparison = await run("python3", [treesEqual, a, b]);
   assert.equal(comparison.code, 0, comparison.stdout);
 }
 
@@ -70,6 +75,32 @@ test("a stopped volume process is replaced within the deadline", async (context)
   assert.notEqual((await box.status()).pid, pid);
   await unmountAndCompare(box, workload);
 });
+
+for (const where of ["loop", "threads"]) {
+  test(`a replica that hangs, its calls being on ${where === "loop" ? "the loop" : "threads"}, costs one deadline, and comes back`, async (context) => {
+    const box = new Sandbox(context);
+    box.makeDirectory("a");
+    const below = box.makeDirectory("below");
+    const b = box.makeDirectory("b");
+    const bindfs = spawn("bindfs", ["-f", below, b], { stdio: "inherit" });
+    box.onEnd(() => {
+      bindfs.kill("SIGCONT");
+      spawnSync("umount", ["-l", b]);
+    });
+    await box.until("bindfs is there", async () => (await sh(`mountpoint -q ${b}`)).code === 0);
+    const replicas = ["--replica", box.path("a"), "--replica", `b=${b}?run=${where}`];
+    const mount = await box.chiron("mount", "--log", box.log, "--deadline", "2s", ...replicas, box.mountpoint);
+    assert.equal(mount.code, 0, mount.stderr);
+    const workload = new Workload(box);
+    await workload.goesOn(box);
+    bindfs.kill("SIGSTOP");
+    await workload.goesOn(box, 500);
+    assert.equal((await box.status()).state, "Degraded");
+    bindfs.kill("SIGCONT");
+    await box.until("b comes back", async () => (await box.status()).state === "Healthy");
+    await unmountAndCompare(box, workload, box.path("a"), below);
+  });
+}
 
 test("kill -9 of the holder reaches no application", async (context) => {
   const { box, workload } = await mounted(context);
