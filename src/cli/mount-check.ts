@@ -6,6 +6,7 @@ import { spawn } from "node:child_process";
 import { accessSync, constants, existsSync, realpathSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { chooseRun } from "../replica/choose-run.ts";
+import { readProcessState } from "../volume/holder-watch.ts";
 import type { Failure, FailureCode } from "../volume/protocol.ts";
 import { type HolderConfig, listMounts } from "../volume/registry.ts";
 import { contains, locate, type MountEntry, readMountTable } from "./mount-table.ts";
@@ -155,13 +156,19 @@ export async function gatherFacts({ volume: config }: HolderConfig): Promise<Mou
     mountedThere,
     replicas: await Promise.all(places),
     others: listMounts()
-      .filter(({ record }) => existsSync(`/proc/${record.holderPid}`))
+      .filter(({ record }) => isAlive(record.holderPid))
       .map(({ record: { config: other } }) => ({
         volume: other.volume.volume,
         mountpoint: other.volume.mountpoint,
         urls: other.volume.replicas.map((replica) => replica.url),
       })),
   };
+}
+
+/** A leftover of a holder that was killed is no mount; its parent may not have taken note of its end yet. */
+function isAlive(pid: number): boolean {
+  const process = readProcessState(pid);
+  return process !== null && process.state !== "Z" && process.state !== "X";
 }
 
 async function mountedAt(path: string, table: readonly MountEntry[]): Promise<MountFacts["mountedThere"]> {

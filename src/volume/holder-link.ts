@@ -3,7 +3,7 @@
  *
  * - A process that serves outlives its holder: it starts a new one on the same descriptor, which then replaces it as it
  *   would a dead process. So not even `kill -9` of the holder reaches an application.
- * - A spare that was never started ends with its holder.
+ * - A spare, and a process whose volume was not mounted yet, end with their holder.
  * - Signals meant for the mount as a whole (a service manager stopping the group) are the holder's to act on.
  */
 import { spawn } from "node:child_process";
@@ -32,6 +32,8 @@ export interface HolderLink {
 /** Must be called once, early: messages that come before anyone listens are kept by Node, but only for a turn. */
 export function linkToHolder(handlers: HolderHandlers): HolderLink {
   let stateDirectory: string | null = null;
+  /** There is a mount that would be dead without somebody to hold it. */
+  let mounted = false;
   let released = false;
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
   // A process like this one is mostly killed, and Node keeps what it compiled only at an orderly end.
@@ -39,13 +41,16 @@ export function linkToHolder(handlers: HolderHandlers): HolderLink {
   process.on("message", (message: ToVolume) => {
     if (message.type === "start") {
       stateDirectory = message.config.stateDirectory;
+      mounted = message.resumed;
       handlers.start(message);
-    } else if (message.type === "mounted") handlers.mounted();
-    else handlers.call(message);
+    } else if (message.type === "mounted") {
+      mounted = true;
+      handlers.mounted();
+    } else handlers.call(message);
   });
   process.on("disconnect", () => {
     if (released) return;
-    if (stateDirectory === null) process.exit(0);
+    if (stateDirectory === null || !mounted) process.exit(0);
     startRescuer(stateDirectory);
   });
   return {

@@ -19,12 +19,13 @@ import { type ProgramOptions, VolumeProcess, VolumeProcessGoneError } from "./ho
 import type { MountOperations } from "./holder-mount.ts";
 import { planRestart } from "./holder-restart.ts";
 import { decideWatch, readProcessState, type Watch } from "./holder-watch.ts";
-import type { CallParams, FromVolume, Method, VolumeEvent } from "./protocol.ts";
+import type { CallParams, FromVolume, Method, VolumeEvent, VolumeStatus } from "./protocol.ts";
 import type { HolderConfig } from "./registry.ts";
 import { decodeStatePage, replicasInCall, STATE_PAGE_BYTES, STATE_PAGE_NAME, type StatePage } from "./state-page.ts";
 
 const QUIESCE_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 2000;
+const STATUS_TIMEOUT_MS = 3000;
 
 export interface HolderDeps {
   readonly logger: Logger;
@@ -101,7 +102,7 @@ export class Holder {
   #watchTimer: NodeJS.Timeout | null = null;
   #restartTimer: NodeJS.Timeout | null = null;
   #spareTimer: NodeJS.Timeout | null = null;
-  #lastStatus: unknown = null;
+  #lastStatus: VolumeStatus | null = null;
   readonly #waiting = new Set<() => void>();
 
   constructor(config: HolderConfig, deps: HolderDeps, options: Partial<HolderOptions> = {}) {
@@ -170,29 +171,35 @@ export class Holder {
 
   /** A call of the control socket that is the volume process's to answer. */
   async call(method: Method, params: CallParams, context: Pick<CallContext, "progress" | "signal">): Promise<unknown> {
-    const deadline = performance.now() + this.#options.callTimeoutMs;
+    const asking = method === "status" || method === "metrics"; // changes nothing, so another process may be asked
+    const stale = method === "status" && this.#lastStatus !== null;
+    const timeoutMs = stale ? STATUS_TIMEOUT_MS : this.#options.callTimeoutMs;
+    const deadline = performance.now() + timeoutMs;
     for (;;) {
       try {
         const serving = await this.#servingProcess(deadline, context.signal);
-        const value = await withTimeout(
-          serving.call(method, params, context.progress),
-          method === "status" || method === "metrics" ? this.#options.callTimeoutMs : null,
-        );
-        if (method === "status") this.#lastStatus = value;
+        const answer = serving.call(method, params, context.progress);
+        const value = await withTimeout(answer, asking ? timeoutMs : null);
+        if (method === "status") this.#lastStatus = value as VolumeStatus;
         return value;
       } catch (error) {
+        if (error instanceof VolumeProcessGoneError && asking) continue;
         if (error instanceof VolumeProcessGoneError) {
-          if (method === "status" || method === "metrics") continue; // changes nothing: ask the next process
           throw new FailureError(
             "busy",
             `The volume process was started again during "${method}": look at the status, then repeat it`,
           );
         }
-        if (method === "status" && this.#lastStatus !== null && !(error instanceof FailureError))
-          return this.#lastStatus;
+        if (stale) return this.#staleStatus();
         throw error;
       }
     }
+  }
+
+  /** What was true when the volume process answered last. That it does not answer now is no health. */
+  #staleStatus(): VolumeStatus | null {
+    const last = this.#lastStatus;
+    return last?.state === "Healthy" ? { ...last, state: "Degraded" } : last;
   }
 
   /**

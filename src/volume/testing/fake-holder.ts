@@ -5,8 +5,9 @@ import { silentLogger } from "../../util/logger.ts";
 import { runHolder } from "../holder-run.ts";
 import type { HolderConfig } from "../registry.ts";
 
-process.once("message", async (message) => {
-  const { config } = message as { readonly config: HolderConfig };
+process.once("message", (message) => void hold((message as { readonly config: HolderConfig }).config));
+
+async function hold(config: HolderConfig): Promise<void> {
   await runHolder(config, {
     logger: silentLogger,
     mounts: {
@@ -21,4 +22,4 @@ process.once("message", async (message) => {
     options: { spare: false },
   });
   process.send?.("mounted");
-});
+}
