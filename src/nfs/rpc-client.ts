@@ -325,10 +325,8 @@ export class RpcClient {
     this.#state = { kind: "open", socket, gated: again };
     socket.on("error", () => {}); // "close" follows
     socket.once("close", () => this.#lost(socket));
-    if (!again) {
-      this.#sendWaiting();
-      return;
-    }
+    this.#sendWaiting(); // gated: urgent ones only, of an earlier recovery
+    if (!again) return;
     void this.#options.onReconnected?.().finally(() => {
       if (this.#state.kind !== "open" || this.#state.socket !== socket) return;
       this.#state = { kind: "open", socket, gated: false };

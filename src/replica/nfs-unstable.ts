@@ -13,7 +13,8 @@ import { EIO, ESTALE } from "../util/errno.ts";
 interface KeptWrite {
   readonly position: number;
   readonly data: Buffer;
-  readonly verifier: string;
+  /** Of the server instance that has it. */
+  verifier: string;
 }
 
 class UncommittedFile {
@@ -50,6 +51,8 @@ export class NfsUnstable {
   readonly #bounds: UnstableBounds;
   readonly #files = new Map<string, UncommittedFile>();
   #bytes = 0;
+  #recovery: Promise<unknown> = Promise.resolve();
+  #recovering = false;
 
   constructor(protocol: NfsProtocol, bounds: UnstableBounds = defaultBounds) {
     this.#protocol = protocol;
@@ -70,7 +73,7 @@ export class NfsUnstable {
     position: number,
   ): Promise<number> {
     const file = this.#file(handle, state);
-    if (file.rewriting !== null) await file.rewriting;
+    while (file.rewriting !== null) await file.rewriting;
     file.inFlight++;
     const result: WriteResult = { stable: false, verifier: "" };
     const written = await protocol.write(handle, state, data, position, result);
@@ -90,10 +93,9 @@ export class NfsUnstable {
 
   /** Everything written to this file so far is on stable storage when this answers 0. */
   async commit(handle: FileHandle): Promise<number> {
+    await this.#files.get(keyOf(handle))?.committing; // one that was sent before may not cover all of it
     const file = this.#files.get(keyOf(handle));
-    if (file === undefined) return 0;
-    if (file.committing !== null) await file.committing;
-    return this.#commitOnce(file);
+    return file === undefined ? 0 : this.#commitOnce(file);
   }
 
   /** The same for all files. A file that is gone meanwhile (its handle is stale) needs nothing. */
@@ -103,13 +105,22 @@ export class NfsUnstable {
     return 0;
   }
 
-  /** After a reconnection: finds out whether the server has lost anything, and writes it again. */
+  /** After a reconnection: finds out whether the server has lost anything, and writes it again. One after the other. */
   async recover(): Promise<void> {
-    await Promise.all(
-      [...this.#files.values()].map(async (file) => {
-        if (file.kept.length > 0) await this.#commitAndRewrite(file, true);
-      }),
-    );
+    const recovery = this.#recovery.then(() => this.#recoverAll());
+    this.#recovery = recovery;
+    await recovery;
+  }
+
+  async #recoverAll(): Promise<void> {
+    this.#recovering = true;
+    const files = [...this.#files.values()];
+    for (const file of files) {
+      file.idle?.(); // writes that were in flight are held back until this is over
+      file.idle = null;
+    }
+    await Promise.all(files.map((file) => this.#commitAndRewrite(file, true)));
+    this.#recovering = false;
   }
 
   #file(handle: FileHandle, state: OpenState | null): UncommittedFile {
@@ -144,59 +155,72 @@ export class NfsUnstable {
     return file.committing;
   }
 
+  /** Several of these may be at work on one file: a COMMIT covers what was kept, and by which instance, when it was sent. */
   async #commitAndRewrite(file: UncommittedFile, urgent: boolean): Promise<number> {
     for (let i = 0; i < commitTries; i++) {
-      const covered = file.kept.length;
-      if (covered === 0) return 0;
+      while (file.rewriting !== null) await file.rewriting;
+      const covered = file.kept.map((write) => ({ write, verifier: write.verifier }));
+      if (covered.length === 0) return 0;
       const result: WriteResult = { stable: false, verifier: "" };
       const answer = await this.#protocol.commit(file.handle, result, urgent);
-      if (answer < 0) {
-        if (answer === -ESTALE) this.#forget(file, file.kept.length);
-        return answer;
-      }
-      if (file.kept.slice(0, covered).every((write) => write.verifier === result.verifier)) {
-        this.#forget(file, covered);
+      if (answer === -ESTALE) this.#forget(file, new Set(covered.map(({ write }) => write)));
+      if (answer < 0) return answer;
+      if (covered.every(({ verifier }) => verifier === result.verifier)) {
+        const stable = covered.filter(({ write, verifier }) => write.verifier === verifier);
+        this.#forget(file, new Set(stable.map(({ write }) => write)));
         return 0;
       }
-      file.rewriting = this.#rewrite(file, urgent);
-      const rewritten = await file.rewriting;
-      file.rewriting = null;
+      const rewritten = await this.#rewriteOnce(file);
       if (rewritten < 0) return rewritten;
     }
     return -EIO;
   }
 
-  /** Writes all that is kept again. Calls that were in flight come after it: ended, or (urgent) not sent again yet. */
-  async #rewrite(file: UncommittedFile, urgent: boolean): Promise<number> {
-    if (!urgent && file.inFlight > 0) {
+  /** New writes wait for it; whoever else needs it joins. */
+  #rewriteOnce(file: UncommittedFile): Promise<number> {
+    file.rewriting ??= this.#rewrite(file).finally(() => {
+      file.rewriting = null;
+    });
+    return file.rewriting;
+  }
+
+  /**
+   * Writes all that is kept again, in its order: what is stable may lie over what was lost. Writes that were in flight come
+   * after it: they have ended, or will be sent again after the recovery that is going on.
+   */
+  async #rewrite(file: UncommittedFile): Promise<number> {
+    if (!this.#recovering && file.inFlight > 0) {
       await new Promise<void>((resolve) => {
         file.idle = resolve;
       });
     }
     const result: WriteResult = { stable: false, verifier: "" };
-    for (const [index, write] of file.kept.entries()) {
+    for (const write of [...file.kept]) {
       for (let at = 0; at < write.data.length; ) {
         const part = write.data.subarray(at);
         const position = write.position + at;
-        const written = await this.#protocol.write(file.handle, file.state, part, position, result, urgent);
+        const written = await this.#protocol.write(file.handle, file.state, part, position, result, true);
         if (written <= 0) return written < 0 ? written : -EIO;
         at += written;
       }
-      file.kept[index] = { ...write, verifier: result.verifier };
+      write.verifier = result.verifier;
     }
     return 0;
   }
 
-  #forget(file: UncommittedFile, writes: number): void {
-    for (const write of file.kept.splice(0, writes)) {
+  #forget(file: UncommittedFile, writes: ReadonlySet<KeptWrite>): void {
+    file.kept = file.kept.filter((write) => {
+      if (!writes.has(write)) return true;
       file.bytes -= write.data.length;
       this.#bytes -= write.data.length;
-    }
+      return false;
+    });
   }
 
   #dropIfDone(file: UncommittedFile): void {
-    if (file.kept.length === 0 && file.inFlight === 0 && file.committing === null)
-      this.#files.delete(keyOf(file.handle));
+    if (file.kept.length > 0 || file.inFlight > 0 || file.committing !== null) return;
+    const key = keyOf(file.handle);
+    if (this.#files.get(key) === file) this.#files.delete(key);
   }
 }
 
