@@ -1,7 +1,7 @@
 /**
  * One volume at work: everything between the FUSE session and the replicas, put together. Opening it is `open-volume.ts`'s.
  */
-import type { StatfsOut } from "../fuse/filesystem.ts";
+import type { FileSystem, StatfsOut } from "../fuse/filesystem.ts";
 import type { FileSystemStats } from "../replica/replica.ts";
 import { Attributes } from "../replication/attributes.ts";
 import { FanOut } from "../replication/fan-out.ts";
@@ -20,7 +20,7 @@ import { EEXIST, EIO } from "../util/errno.ts";
 import type { Logger } from "../util/logger.ts";
 import { type Op, start, wait } from "../util/op.ts";
 import { commonAbilities, type VolumeAbilities } from "./abilities.ts";
-import { VolumeFileSystem } from "./filesystem.ts";
+import { volumeFileSystem } from "./filesystem.ts";
 import { NodeTable } from "./node-table.ts";
 import type { OpenedVolume } from "./open-volume.ts";
 import { isNfsUrl } from "./replica-kinds.ts";
@@ -55,7 +55,7 @@ export class Volume {
   readonly names: Namespace;
   readonly attributes: Attributes;
   readonly files: Files;
-  readonly fileSystem: VolumeFileSystem;
+  readonly fileSystem: FileSystem;
   abilities: VolumeAbilities;
   readonly #readChoice: ReadChoice;
   readonly #guard: FullGuard;
@@ -147,7 +147,7 @@ export class Volume {
           : null,
       chooseReader: (file, failed) => this.#readChoice.choose(file, membership.inSync, failed),
     });
-    this.fileSystem = new VolumeFileSystem(
+    this.fileSystem = volumeFileSystem(
       {
         table: this.table,
         names: this.names,
