@@ -5,7 +5,7 @@ import type { Replica } from "../replica/replica.ts";
 import { MemoryReplica } from "../replica/testing/memory.ts";
 import { describeDisk, MemoryDisk } from "../replica/testing/memory-disk.ts";
 import type { Inode } from "../replica/testing/memory-image.ts";
-import { type Choose, everyChoice, seeded } from "../replica/testing/random.ts";
+import { type Choose, everyChoice, first, last, seeded } from "../replica/testing/random.ts";
 import { silentLogger } from "../util/logger.ts";
 import type { IntentLogOptions } from "./intent-log.ts";
 import { type ReconcileResult, reconcile } from "./reconcile.ts";
@@ -65,10 +65,10 @@ function wrongIn(disks: readonly MemoryDisk[], kept: ReadonlyMap<string, string>
 
 function difference(a: readonly string[], b: readonly string[]): string | null {
   const only = (x: readonly string[], y: readonly string[]) => x.filter((line) => !y.includes(line));
-  const [first, second] = [only(a, b), only(b, a)];
-  return first.length + second.length === 0
+  const [leaders, others] = [only(a, b), only(b, a)];
+  return leaders.length + others.length === 0
     ? null
-    : `Only on the leader: ${first.join(", ")}\nOnly on the other: ${second.join(", ")}`;
+    : `Only on the leader: ${leaders.join(", ")}\nOnly on the other: ${others.join(", ")}`;
 }
 
 function touches(operation: Operation, path: string): boolean {
@@ -133,6 +133,12 @@ function stopping(replica: Replica, left: { calls: number }, onStop: () => void)
   });
 }
 
+/** Was it being made like another member? */
+function isMarked(disk: MemoryDisk): boolean {
+  const control = disk.image.child(disk.image.get(1) as Inode, ".chiron");
+  return control !== undefined && disk.image.child(control, "reconciling") !== undefined;
+}
+
 test("a power cut while members are made alike loses nothing, whoever comes back", async () => {
   for (let seed = firstSeed; seed < firstSeed + runs / 2; seed++) {
     const choose = seeded(seed);
@@ -149,13 +155,9 @@ test("a power cut while members are made alike loses nothing, whoever comes back
       await Promise.race([madeAlike(replicas), stopped.promise]);
       crashed = crashed.map((disk) => disk.crash(choose));
       // Somebody may be missing, if one is left that was not being changed.
-      const isOwn = (disk: MemoryDisk): boolean => {
-        const control = disk.image.child(disk.image.get(1) as Inode, ".chiron");
-        return control !== undefined && disk.image.child(control, "reconciling") === undefined;
-      };
       const without = choose(crashed.length);
       const others = crashed.filter((_, i) => i !== without);
-      if (choose(2) === 0 && others.length >= 2 && others.some(isOwn)) crashed = others;
+      if (choose(2) === 0 && others.length >= 2 && others.some((disk) => !isMarked(disk))) crashed = others;
     }
     await madeAlike(await connected(crashed));
     const wrong = wrongIn(crashed, kept);
@@ -239,6 +241,31 @@ const small: readonly (readonly Operation[])[] = [
     { kind: "unlink", path: "old" },
     { kind: "chmod", path: "d/other", mode: 0o640 },
   ],
+  [{ kind: "exchange", path: "d", to: "twin" }],
+  [
+    { kind: "rename", path: "d", to: "t" },
+    { kind: "rename", path: "twin", to: "d" },
+    { kind: "rename", path: "t", to: "twin" },
+  ],
+  [
+    { kind: "rename", path: "d", to: "t" },
+    { kind: "mkdir", path: "d" },
+    { kind: "create", path: "d/inside" },
+  ],
+  [
+    { kind: "mkdir", path: "n" },
+    { kind: "create", path: "n/f" },
+    { kind: "rename", path: "n", to: "twin/n" },
+    { kind: "write", path: "twin/n/f", at: 0, bytes: 10, fill: 3 },
+  ],
+  [
+    { kind: "chmod", path: "linked", mode: 0o600 },
+    { kind: "unlink", path: "linked" },
+  ],
+  [
+    { kind: "write", path: "linked", at: 0, bytes: 10, fill: 3 },
+    { kind: "unlink", path: "linked" },
+  ],
   [
     { kind: "truncate", path: "old", size: 0 },
     { kind: "write", path: "old", at: 0, bytes: 5000, fill: 5 },
@@ -257,6 +284,12 @@ async function smallWorld(operations: readonly Operation[], options: IntentLogOp
     { kind: "write", path: "twin/inside", at: 0, bytes: 4096, fill: 8 },
     { kind: "create", path: "old" },
     { kind: "write", path: "old", at: 0, bytes: 4096, fill: 9 },
+    { kind: "create", path: "linked" },
+    { kind: "write", path: "linked", at: 0, bytes: 4096, fill: 10 },
+    { kind: "link", path: "linked", to: "d/linked" },
+    // From outside these two look the same.
+    { kind: "utimes", path: "d/inside", seconds: 1000 },
+    { kind: "utimes", path: "twin/inside", seconds: 1000 },
   ]);
   await volume.settle();
   await volume.intents.checkpoint();
@@ -294,6 +327,42 @@ test("in small histories every power cut is survived", async (t) => {
   t.diagnostic(`${total} power cuts`);
 });
 
+test("a member that was being changed into another's likeness is not trusted before one that was not", async () => {
+  let stops = 0;
+  for (let calls = 0; ; calls++) {
+    const disks = [new MemoryDisk(), new MemoryDisk(), new MemoryDisk()];
+    const volume = await TestVolume.open(disks);
+    await apply(volume, [
+      { kind: "create", path: "f" },
+      { kind: "write", path: "f", at: 0, bytes: 10_000, fill: 1 },
+    ]);
+    for (const disk of disks) disk.sync();
+    await apply(volume, [{ kind: "rename", path: "f", to: "g" }]);
+    // Only the first has kept the rename.
+    const crashed = disks.map((disk, i) => disk.crash(i === 0 ? last : first));
+    const content = describeDisk(crashed[1] as MemoryDisk).find((line) => line.startsWith("/f "));
+    const left = { calls };
+    const stopped = Promise.withResolvers<"stopped">();
+    const replicas = (await connected(crashed)).map((one) => stopping(one, left, () => stopped.resolve("stopped")));
+    const end = await Promise.race([madeAlike(replicas), stopped.promise]);
+    // The first does not come back. If the others were both being changed, nobody can help.
+    const others = crashed.slice(1).map((disk) => disk.crash(last));
+    if (others.some((disk) => !isMarked(disk)) || end !== "stopped") {
+      await madeAlike(await connected(others));
+      const [path, what] = [/^\/[fg] /, content?.slice(2)];
+      for (const disk of others) {
+        assert.ok(
+          describeDisk(disk).some((line) => path.test(line) && line.slice(2) === what),
+          `After ${calls} calls`,
+        );
+      }
+    }
+    stops++;
+    if (end !== "stopped") break;
+  }
+  assert.ok(stops > 50);
+});
+
 test("without the flush before data are overwritten in place, a power cut leaves members different", async () => {
   const overwrite: Operation[] = [{ kind: "write", path: "old", at: 0, bytes: 4096, fill: 2 }];
   const { wrong } = await everyCut(await smallWorld(overwrite, { flush: false }), 3000);
@@ -315,12 +384,12 @@ test("without intents a power cut leaves members different", async () => {
 test("an intent that is damaged makes everything be compared", async () => {
   const { disks } = await applied([{ kind: "create", path: "a" }], {});
   const replicas = await connected(disks);
-  const [first, second] = replicas as [MemoryReplica, MemoryReplica];
+  const [one, other] = replicas as [MemoryReplica, MemoryReplica];
   const root = { parent: null, name: "" };
   const generation = { parent: { parent: { parent: root, name: ".chiron" }, name: "intents" }, name: "1" };
-  assert.equal(second.unlink(generation, "2"), 0);
-  assert.equal(second.symlink(generation, "2", "nonsense", { uid: 0, gid: 0 }, null), 0);
-  assert.equal(first.mkdir(root, "only here", 0o700, { uid: 0, gid: 0 }, null), 0);
+  assert.equal(other.unlink(generation, "2"), 0);
+  assert.equal(other.symlink(generation, "2", "nonsense", { uid: 0, gid: 0 }, null), 0);
+  assert.equal(one.mkdir(root, "only here", 0o700, { uid: 0, gid: 0 }, null), 0);
   const result = await madeAlike(replicas);
   assert.match(result.everything ?? "", /cannot be read/);
   assert.deepEqual(describeDisk(disks[1] as MemoryDisk), describeDisk(disks[0] as MemoryDisk));

@@ -173,6 +173,7 @@ async function makeAlike(
     {
       throttle: new Throttle(),
       signal: deps.signal,
+      isStill: true,
       since: (replica): TimeSpec | null => read.get(replica)?.since ?? null,
     },
   );

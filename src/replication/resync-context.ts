@@ -37,6 +37,8 @@ export interface RepairOptions {
   readonly signal: AbortSignal;
   /** Compare the contents of files whose size and times are equal: for copies of unknown origin. */
   readonly contents?: boolean;
+  /** Nothing changes meanwhile: what is not where it should be is not waited for. */
+  readonly isStill?: boolean;
   /** A replica's own time when the first intent was made that was not cleared before the two may have come apart, if
    *  that is known: contents of what has changed since, by the replica's own clock, are compared. */
   readonly since?: (replica: number) => TimeSpec | null;

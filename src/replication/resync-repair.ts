@@ -141,7 +141,9 @@ export class Repair {
     }
     // It is on the move: a rename is told when it has ended. Or a mark was wrong about where it is.
     if (isLast) throw error;
-    if (retry.count % doubtAfter === 0) await this.#doubtSource(node, source);
+    const isStill = this.#c.options.isStill === true;
+    if (isStill || retry.count % doubtAfter === 0) await this.#doubtSource(node, source);
+    if (isStill && retry.count < doubtAfter) return;
     await sleep(Math.min(retry.count, 100), undefined, { signal: this.#c.options.signal });
   }
 

@@ -37,6 +37,7 @@ export type Operation =
   | { readonly kind: "truncate"; readonly path: string; readonly size: number }
   | { readonly kind: "punch"; readonly path: string; readonly at: number; readonly bytes: number }
   | { readonly kind: "chmod"; readonly path: string; readonly mode: number }
+  | { readonly kind: "utimes"; readonly path: string; readonly seconds: number }
   | { readonly kind: "xattr"; readonly path: string; readonly value: string | null }
   | { readonly kind: "symlink"; readonly path: string; readonly target: string }
   | { readonly kind: "link" | "rename" | "exchange"; readonly path: string; readonly to: string };
@@ -262,6 +263,8 @@ export class TestVolume {
           return await start(this.names.rmdir(directory, name, false));
         case "chmod":
           return await this.#setattr(node, { mode: operation.mode });
+        case "utimes":
+          return await this.#setattr(node, { mtime: { seconds: operation.seconds, nsec: 0 } });
         case "truncate": {
           const result = await this.#setattr(node, { size: operation.size });
           if (result >= 0 && operation.size === 0) this.intents.truncated(node);
