@@ -11,7 +11,7 @@ import { type CallContext, ControlServer } from "./control-server.ts";
 import { EventHook } from "./events.ts";
 import { FailureError } from "./failure.ts";
 import { Holder, type HolderOptions } from "./holder.ts";
-import type { ProgramOptions } from "./holder-child.ts";
+import { type ProgramOptions, VolumeProcess } from "./holder-child.ts";
 import { offerMount, receiveMount } from "./holder-handover.ts";
 import { MetricsEndpoint } from "./holder-metrics.ts";
 import type { MountOperations } from "./holder-mount.ts";
@@ -91,16 +91,16 @@ export async function adoptMount(
 /** Takes a mount over from its living holder, which is mostly an older version of the program. */
 export async function takeOver(directory: string, environment: HolderEnvironment): Promise<RunningMount> {
   const received = await receiveMount(controlSocket(directory));
-  const spare = Holder.prepare(received.fuseFd, environment.program);
+  const prepared = new VolumeProcess({ ...environment.program, fuseFd: received.fuseFd });
   try {
     await received.commit();
   } catch (error) {
-    spare.kill();
+    prepared.kill();
     throw error;
   }
   const { record } = received;
   const mount = new Mount(record.config, environment, received.lockFd);
-  mount.holder.adopt(received.fuseFd, record.volumeId, spare);
+  mount.holder.adopt(received.fuseFd, record.volumeId, prepared);
   mount.record("mounted", record.volumeId, record.config);
   await mount.listen();
   received.done();

@@ -15,17 +15,19 @@ import { EBUSY, EINVAL, ENOENT, errnoName } from "../util/errno.ts";
 import type { Logger } from "../util/logger.ts";
 import type { CallContext } from "./control-server.ts";
 import { FailureError } from "./failure.ts";
-import { type ProgramOptions, VolumeProcess, VolumeProcessGoneError } from "./holder-child.ts";
+import { HolderCalls } from "./holder-calls.ts";
+import { type ProgramOptions, VolumeProcess } from "./holder-child.ts";
 import type { MountOperations } from "./holder-mount.ts";
 import { planRestart } from "./holder-restart.ts";
+import { Spare } from "./holder-spare.ts";
 import { decideWatch, readProcessState, type Watch } from "./holder-watch.ts";
-import type { CallParams, FromVolume, Method, VolumeEvent, VolumeStatus } from "./protocol.ts";
+import type { CallParams, FromVolume, Method, VolumeEvent } from "./protocol.ts";
 import type { HolderConfig } from "./registry.ts";
 import { decodeStatePage, replicasInCall, STATE_PAGE_BYTES, STATE_PAGE_NAME, type StatePage } from "./state-page.ts";
 
 const QUIESCE_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 2000;
-const STATUS_TIMEOUT_MS = 3000;
+const SPARE_DELAY_MS = 1000;
 
 export interface HolderDeps {
   readonly logger: Logger;
@@ -93,23 +95,23 @@ export class Holder {
   #pageFd = -1;
   #volumeId: string | null = null;
   #current: VolumeProcess | null = null;
-  #serving = false;
-  #spare: VolumeProcess | null = null;
   #deathsMs: readonly number[] = [];
   #diedAtMs: number | null = null;
   #restarts = 0;
   #watch: Watch | null = null;
   #watchTimer: NodeJS.Timeout | null = null;
   #restartTimer: NodeJS.Timeout | null = null;
-  #spareTimer: NodeJS.Timeout | null = null;
-  #lastStatus: VolumeStatus | null = null;
-  readonly #waiting = new Set<() => void>();
+  readonly #calls: HolderCalls;
+  readonly #spare: Spare | null;
 
   constructor(config: HolderConfig, deps: HolderDeps, options: Partial<HolderOptions> = {}) {
     this.#config = config;
     this.#deps = deps;
     this.#options = { ...defaults, ...options };
     this.#log = deps.logger;
+    this.#calls = new HolderCalls(this.#options.callTimeoutMs);
+    const spareDeps = { start: () => this.#newProcess(), isWanted: () => this.#phase === "mounted", log: this.#log };
+    this.#spare = this.#options.spare ? new Spare(spareDeps) : null;
     this.#ready.promise.catch(() => {}); // told by `start`; a later failure is logged
   }
 
@@ -150,56 +152,22 @@ export class Holder {
     }
   }
 
-  /** Goes on with a mount whose earlier holder and volume process can run no more. */
-  adopt(fuseFd: number, volumeId: string | null, spare: VolumeProcess | null = null): void {
+  /** Goes on with a mount whose earlier holder and volume process can run no more; `prepared` is loaded already. */
+  adopt(fuseFd: number, volumeId: string | null, prepared: VolumeProcess | null = null): void {
     this.#fuseFd = fuseFd;
     this.#volumeId = volumeId;
     this.#phase = "mounted";
     this.#started = true;
     this.#openPage();
-    if (spare !== null) this.#keepSpare(spare);
     this.#restarts++;
     this.#diedAtMs = performance.now();
-    this.#launch(replicasInCall(this.#page()));
+    this.#launch(replicasInCall(this.#page()), prepared);
     this.#watchTimer = setInterval(() => this.#look(), this.#watchPeriodMs());
   }
 
-  /** A process loaded and waiting, for a holder that is about to adopt. */
-  static prepare(fuseFd: number, program: Omit<ProgramOptions, "fuseFd">): VolumeProcess {
-    return new VolumeProcess({ ...program, fuseFd });
-  }
-
   /** A call of the control socket that is the volume process's to answer. */
-  async call(method: Method, params: CallParams, context: Pick<CallContext, "progress" | "signal">): Promise<unknown> {
-    const asking = method === "status" || method === "metrics"; // changes nothing, so another process may be asked
-    const stale = method === "status" && this.#lastStatus !== null;
-    const timeoutMs = stale ? STATUS_TIMEOUT_MS : this.#options.callTimeoutMs;
-    const deadline = performance.now() + timeoutMs;
-    for (;;) {
-      try {
-        const serving = await this.#servingProcess(deadline, context.signal);
-        const answer = serving.call(method, params, context.progress);
-        const value = await withTimeout(answer, asking ? timeoutMs : null);
-        if (method === "status") this.#lastStatus = value as VolumeStatus;
-        return value;
-      } catch (error) {
-        if (error instanceof VolumeProcessGoneError && asking) continue;
-        if (error instanceof VolumeProcessGoneError) {
-          throw new FailureError(
-            "busy",
-            `The volume process was started again during "${method}": look at the status, then repeat it`,
-          );
-        }
-        if (stale) return this.#staleStatus();
-        throw error;
-      }
-    }
-  }
-
-  /** What was true when the volume process answered last. That it does not answer now is no health. */
-  #staleStatus(): VolumeStatus | null {
-    const last = this.#lastStatus;
-    return last?.state === "Healthy" ? { ...last, state: "Degraded" } : last;
+  call(method: Method, params: CallParams, context: Pick<CallContext, "progress" | "signal">): Promise<unknown> {
+    return this.#calls.call(method, params, context);
   }
 
   /**
@@ -268,8 +236,8 @@ export class Holder {
       throw new FailureError("busy", "The mount is not in a state to be handed over: try again");
     this.#enter("handing-over");
     this.#clearTimers();
-    this.#serving = false;
-    this.#dropSpare();
+    this.#calls.serveBy(null);
+    this.#spare?.drop();
     const current = this.#current;
     current?.kill();
     if (current !== null) await this.#gone(current);
@@ -295,11 +263,14 @@ export class Holder {
 
   // — The volume process —
 
-  #launch(avoid: readonly number[]): void {
-    const process = this.#spare ?? new VolumeProcess({ ...this.#deps.program, fuseFd: this.#fuseFd });
-    this.#spare = null;
+  #newProcess(): VolumeProcess {
+    return new VolumeProcess({ ...this.#deps.program, fuseFd: this.#fuseFd });
+  }
+
+  #launch(avoid: readonly number[], prepared: VolumeProcess | null = null): void {
+    const process = prepared ?? this.#spare?.take() ?? this.#newProcess();
     this.#current = process;
-    this.#serving = false;
+    this.#calls.serveBy(null);
     this.#watch = null;
     process.handle({
       message: (message) => this.#heard(process, message),
@@ -382,9 +353,8 @@ export class Holder {
       this.#log.info("Volume process serves again", { pid: process.pid, pauseMs });
     }
     this.#diedAtMs = null;
-    this.#serving = true;
-    for (const wake of this.#waiting) wake();
-    this.#scheduleSpare(1000);
+    this.#calls.serveBy(process);
+    this.#spare?.prepareIn(SPARE_DELAY_MS);
   }
 
   #failed(process: VolumeProcess, { failure }: Extract<FromVolume, { readonly type: "failed" }>): void {
@@ -422,7 +392,7 @@ export class Holder {
   /** The current process can run no more: the next one. */
   #replace(facts: { readonly reason: string; readonly [fact: string]: unknown }, avoid: readonly number[]): void {
     this.#current = null;
-    this.#serving = false;
+    this.#calls.serveBy(null);
     this.#diedAtMs ??= performance.now();
     this.#restarts++;
     const plan = planRestart(this.#deathsMs, performance.now());
@@ -434,8 +404,12 @@ export class Holder {
       this.#log.error("Volume process died five times in a minute: started again ever more slowly, requests wait");
       this.emit("volume-process-failing", "The volume process died five times in a minute; requests wait. See the log");
     }
-    if (!this.#deps.canResend && this.#isMounted()) void this.#remount();
-    else if (plan.delayMs === 0) this.#launch(avoid);
+    if (!this.#deps.canResend && this.#isMounted()) {
+      this.#remount().catch((error: unknown) => {
+        this.#log.error("Cannot mount again", { error });
+        this.#finish();
+      });
+    } else if (plan.delayMs === 0) this.#launch(avoid);
     else {
       this.#restartTimer = setTimeout(() => {
         this.#restartTimer = null;
@@ -451,7 +425,7 @@ export class Holder {
   async #remount(): Promise<void> {
     const unmounting = this.#phase === "unmounting";
     this.#log.error("Requests in flight fail: this kernel cannot send them again");
-    this.#dropSpare();
+    this.#spare?.drop();
     await this.#umount2(MNT_FORCE | UMOUNT_NOFOLLOW);
     await this.#umount2(MNT_DETACH | UMOUNT_NOFOLLOW);
     if (this.#phase === "ended") return;
@@ -461,14 +435,9 @@ export class Holder {
       this.#finish();
       return;
     }
-    this.#phase = "starting";
-    try {
-      this.#fuseFd = this.#deps.mounts.open();
-      this.#launch([]);
-    } catch (error) {
-      this.#log.error("Cannot mount again", { error });
-      this.#finish();
-    }
+    this.#enter("starting");
+    this.#fuseFd = this.#deps.mounts.open();
+    this.#launch([]);
   }
 
   // — Watching it —
@@ -510,37 +479,6 @@ export class Holder {
     return readSync(this.#pageFd, bytes, 0, STATE_PAGE_BYTES, 0) === STATE_PAGE_BYTES ? decodeStatePage(bytes) : null;
   }
 
-  // — The spare —
-
-  #scheduleSpare(delayMs: number): void {
-    if (!this.#options.spare || this.#spare !== null || this.#phase !== "mounted") return;
-    if (this.#spareTimer !== null) clearTimeout(this.#spareTimer);
-    this.#spareTimer = setTimeout(() => {
-      if (this.#phase === "mounted" && this.#spare === null && this.#serving) {
-        this.#keepSpare(Holder.prepare(this.#fuseFd, this.#deps.program));
-      }
-    }, delayMs);
-  }
-
-  #keepSpare(spare: VolumeProcess): void {
-    this.#spare = spare;
-    spare.handle({
-      message: () => {},
-      exit: (code, signal) => {
-        if (this.#spare !== spare) return;
-        this.#spare = null;
-        this.#log.warn("The spare process ended", { code, signal });
-        this.#scheduleSpare(30_000);
-      },
-    });
-  }
-
-  #dropSpare(): void {
-    const spare = this.#spare;
-    this.#spare = null;
-    spare?.kill();
-  }
-
   // — Ends —
 
   async #umount2(flags: number): Promise<number> {
@@ -574,7 +512,7 @@ export class Holder {
 
   #kill(): void {
     this.#current?.kill();
-    this.#dropSpare();
+    this.#spare?.drop();
   }
 
   async #gone(process: VolumeProcess): Promise<void> {
@@ -583,35 +521,15 @@ export class Holder {
     if (!process.exited) this.#lingering.set(process, replicasInCall(this.#page()));
   }
 
-  #servingProcess(deadlineMs: number, signal: AbortSignal): Promise<VolumeProcess> {
-    const serving = () => (this.#serving && this.#current !== null && !this.#current.exited ? this.#current : null);
-    const now = serving();
-    if (now !== null) return Promise.resolve(now);
-    return new Promise((resolve, reject) => {
-      const settle = () => {
-        this.#waiting.delete(wake);
-        clearTimeout(timer);
-        signal.removeEventListener("abort", wake);
-      };
-      const wake = () => {
-        const process = serving();
-        settle();
-        if (process !== null) resolve(process);
-        else reject(new FailureError("busy", "The volume process is being started again: try again in a moment"));
-      };
-      const timer = setTimeout(wake, Math.max(0, deadlineMs - performance.now()));
-      signal.addEventListener("abort", wake);
-      this.#waiting.add(wake);
-    });
-  }
-
   #enter(phase: Phase): void {
     this.#phase = phase;
   }
 
   #clearTimers(): void {
-    for (const timer of [this.#watchTimer, this.#restartTimer, this.#spareTimer])
-      if (timer !== null) clearTimeout(timer);
+    if (this.#watchTimer !== null) clearInterval(this.#watchTimer);
+    if (this.#restartTimer !== null) clearTimeout(this.#restartTimer);
+    this.#watchTimer = null;
+    this.#restartTimer = null;
   }
 
   #finish(): void {
@@ -626,7 +544,7 @@ export class Holder {
     if (this.#fuseFd >= 0) this.#deps.mounts.close(this.#fuseFd);
     this.#fuseFd = -1;
     if (wasMounted) this.emit("unmounted", `${this.#config.volume.volume} is no longer mounted`);
-    for (const wake of this.#waiting) wake();
+    this.#calls.end();
     this.#ended.resolve();
   }
 }
@@ -635,17 +553,4 @@ function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => {
     setTimeout(resolve, ms).unref();
   });
-}
-
-async function withTimeout<T>(promise: Promise<T>, timeoutMs: number | null): Promise<T> {
-  if (timeoutMs === null) return promise;
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`No answer in ${timeoutMs} ms`)), timeoutMs);
-  });
-  try {
-    return await Promise.race([promise, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
