@@ -154,8 +154,11 @@ export function readPostOpHandle(reader: XdrReader): FileHandle {
   return reader.bool() ? readHandle(reader) : Buffer.alloc(0);
 }
 
+/** v3 counts seconds from 1970 to 2106; what is outside is kept at the end, as Linux does on any file system. */
 function writeTime(writer: XdrWriter, time: Time | undefined): void {
   if (time === undefined) writer.u32(0);
+  else if (time.seconds < 0) writer.u32(2).u32(0).u32(0);
+  else if (time.seconds > 0xffffffff) writer.u32(2).u32(0xffffffff).u32(0);
   else writer.u32(2).u32(time.seconds).u32(time.nsec);
 }
 
