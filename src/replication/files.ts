@@ -55,8 +55,15 @@ export class Files {
     if (file.users > 0) return false; // opened again meanwhile
     this.#open.delete(file);
     file.node.open = null;
-    for (const [index, handle] of file.handles.entries()) if (handle >= 0) this.#close(index, handle);
+    for (const [index, handle] of file.handles.entries()) {
+      file.handles[index] = -1; // for who has the file in hand still, and calls later
+      if (handle >= 0) this.#close(index, handle);
+    }
     for (const { index, handle } of file.retired) this.#close(index, handle);
+    // Whoever looked at this file before it waited must not find them: their numbers may be another file's by then.
+    file.handles.fill(-1);
+    file.writable.fill(false);
+    file.retired = [];
     return true;
   }
 
