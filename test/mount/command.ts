@@ -12,15 +12,18 @@ export interface Ran {
   readonly err: string;
 }
 
+export interface RunOptions {
+  readonly timeoutMs?: number;
+  readonly cwd?: string;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
 /** Runs a program and answers how it ended, whatever that was. */
-export function run(
-  program: string,
-  args: readonly string[],
-  options: { timeoutMs?: number; cwd?: string } = {},
-): Promise<Ran> {
-  const { timeoutMs = 60_000, cwd } = options;
+export function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<Ran> {
+  const { timeoutMs = 60_000, cwd, env = process.env } = options;
   return new Promise((resolve) => {
     const child = spawn(program, args, {
+      env,
       stdio: ["ignore", "pipe", "pipe"],
       ...(cwd === undefined ? {} : { cwd }),
     });
@@ -48,17 +51,13 @@ export function run(
 }
 
 /** The same, but anything but success is an error that shows what the program said. Answers its output. */
-export async function must(
-  program: string,
-  args: readonly string[],
-  options: { timeoutMs?: number; cwd?: string } = {},
-): Promise<string> {
+export async function must(program: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
   const { status, out, err } = await run(program, args, options);
   if (status !== 0) throw new Error(`${program} ${args.join(" ")}: status ${status}\n${out}${err}`);
   return out;
 }
 
-export function shell(script: string, options: { timeoutMs?: number; cwd?: string } = {}): Promise<string> {
+export function shell(script: string, options: RunOptions = {}): Promise<string> {
   return must("bash", ["-euo", "pipefail", "-c", script], options);
 }
 

@@ -102,7 +102,9 @@ export class StoppableDisk implements Disk {
   }
 
   async mount(): Promise<void> {
-    this.#process = spawn("bindfs", ["-f", this.under, this.path], { stdio: "ignore" });
+    // It takes each name of a file for a file of its own: what it keeps of one is wrong when another changes.
+    const keepNothing = "attr_timeout=0,entry_timeout=0,ac_attr_timeout=0";
+    this.#process = spawn("bindfs", ["-f", "-o", keepNothing, this.under, this.path], { stdio: "ignore" });
     await shell(`for _ in $(seq 200); do mountpoint -q "${this.path}" && exit 0; sleep 0.05; done; exit 1`);
   }
 

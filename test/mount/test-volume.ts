@@ -1,10 +1,10 @@
 /** A volume mounted as a user mounts it, by `chiron mount`, over replicas that a test can break. */
 import assert from "node:assert/strict";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { VolumeStatus } from "../../src/replication/model.ts";
-import { checkout, chiron, eventually, must, type Ran, run } from "./command.ts";
+import { checkout, chiron, eventually, type Ran, run } from "./command.ts";
 import { type Disk, directoryDisk } from "./disk.ts";
 
 export interface TestVolumeOptions {
@@ -16,6 +16,14 @@ export interface TestVolumeOptions {
   readonly suffix?: string;
 }
 
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // it has just ended
+  }
+}
+
 const names = ["a", "b", "c", "d"];
 
 export class TestVolume implements AsyncDisposable {
@@ -23,11 +31,14 @@ export class TestVolume implements AsyncDisposable {
   readonly mountpoint: string;
   readonly disks: Disk[] = [];
   readonly #options: TestVolumeOptions;
+  /** What is known of mounts lies apart from the machine's own. */
+  readonly #env: NodeJS.ProcessEnv;
 
   private constructor(base: string, options: TestVolumeOptions) {
     this.base = base;
     this.mountpoint = join(base, "mnt");
     this.#options = options;
+    this.#env = { ...process.env, CHIRON_RUN_DIR: join(base, "run") };
   }
 
   static async start(options: TestVolumeOptions = {}): Promise<TestVolume> {
@@ -62,15 +73,15 @@ export class TestVolume implements AsyncDisposable {
       `${disk.name}=${disk.path}${this.#options.suffix ?? ""}`,
     ]);
     const own = ["--volume", "test", "--log", join(this.base, "log"), ...(this.#options.args ?? [])];
-    return run(chiron, ["mount", ...replicas, ...own, ...more, this.mountpoint], { timeoutMs: 120_000 });
+    return this.chiron("mount", ...replicas, ...own, ...more, this.mountpoint);
   }
 
   chiron(...args: string[]): Promise<Ran> {
-    return run(chiron, args, { timeoutMs: 300_000 });
+    return run(chiron, args, { timeoutMs: 300_000, env: this.#env });
   }
 
   async status(): Promise<VolumeStatus> {
-    const { out, err } = await run(chiron, ["status", "--json", this.mountpoint]);
+    const { out, err } = await this.chiron("status", "--json", this.mountpoint);
     try {
       return JSON.parse(out) as VolumeStatus;
     } catch {
@@ -110,7 +121,25 @@ export class TestVolume implements AsyncDisposable {
   }
 
   async unmount(): Promise<void> {
-    await must(chiron, ["unmount", this.mountpoint], { timeoutMs: 120_000 });
+    const { status, out, err } = await this.chiron("unmount", this.mountpoint);
+    if (status !== 0) throw new Error(`chiron unmount: status ${status}\n${out}${err}\n${this.log()}`);
+  }
+
+  /** Holder, volume process and its spare. */
+  processes(): number[] {
+    return readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .filter((pid) => {
+        try {
+          return (
+            readFileSync(`/proc/${pid}/environ`, "latin1").includes(`CHIRON_RUN_DIR=${this.base}/run\0`) &&
+            readFileSync(`/proc/${pid}/cmdline`, "latin1").includes("/src/volume/")
+          );
+        } catch {
+          return false; // it has just ended
+        }
+      })
+      .map(Number);
   }
 
   /** The replicas' trees are equal: said by a program that shares no code with the volume. */
@@ -133,8 +162,11 @@ export class TestVolume implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const disk of this.disks) await disk.letGo();
-    const unmounted = await run(chiron, ["unmount", this.mountpoint], { timeoutMs: 30_000 });
-    if (unmounted.status !== 0) await run("umount", ["-l", this.mountpoint]);
+    const unmounted = await run(chiron, ["unmount", this.mountpoint], { timeoutMs: 30_000, env: this.#env });
+    if (unmounted.status !== 0) {
+      await run("umount", ["-l", this.mountpoint]);
+      for (const pid of this.processes()) kill(pid);
+    }
     for (const disk of this.disks) await disk.dispose();
     rmSync(this.base, { recursive: true, force: true });
   }
