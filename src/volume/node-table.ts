@@ -12,6 +12,7 @@ import type { ByteString } from "../util/byte-string.ts";
 import { type FileAttr, isDirectory, S_IFDIR, S_IFMT } from "../util/file-attr.ts";
 import type { DirectoryListing } from "./directory-listing.ts";
 import {
+  FLAG_LINKED,
   FLAG_TIMES,
   RECORD_ALIAS,
   RECORD_DIRECTORY_HANDLE,
@@ -129,6 +130,7 @@ export class NodeTable {
     if (this.#linked.get(ino) === node) return;
     this.#linked.set(ino, node);
     this.#linkedInos.set(node, [...(this.#linkedInos.get(node) ?? []), ino]);
+    if (node.record !== 0) this.#log.setFlag(node.record, FLAG_LINKED, true);
   }
 
   /** Its inode number may be another file's from now on. */
@@ -198,7 +200,8 @@ export class NodeTable {
   #write(node: TreeNode, lookups: number, flags: number): void {
     const parent = node.detached ? NOWHERE : (node.parent?.id ?? NOWHERE);
     node.record = this.#append(RECORD_NODE, node.id, parent, lookups, node.ino, node.type, node.orphanLinks, node.name);
-    if (flags !== 0) this.#log.setFlag(node.record, flags, true);
+    const linked = this.#linkedInos.has(node) ? FLAG_LINKED : 0;
+    if ((flags | linked) !== 0) this.#log.setFlag(node.record, flags | linked, true);
     if (node.aliases === null) return;
     const records = node.aliases.map((place) => {
       this.#remember(place.parent);
@@ -330,6 +333,7 @@ export class NodeTable {
     node.record = record.offset;
     node.pins += record.value;
     this.#nodes.set(node.id, node);
+    if ((record.flags & FLAG_LINKED) !== 0) this.alsoKnownAs(node, node.ino);
     return node;
   }
 

@@ -61,6 +61,7 @@ export class VolumeService {
   readonly #page: StatePageWriter;
   readonly #metrics: VolumeMetrics | null;
   readonly #care: ReplicaCare;
+  #leader: number | null = null;
   readonly verification: Verification;
   #released = false;
 
@@ -157,7 +158,11 @@ export class VolumeService {
     await this.#volume.prepareOrphans();
     await this.#volume.intents.open();
     this.#volume.start();
-    if (resumed) this.#volume.restore();
+    this.#leader = this.#volume.membership.inSync[0] ?? null;
+    if (resumed) {
+      this.#volume.restore();
+      await this.#volume.leaderChanged();
+    }
     for (const [index, replica] of this.#config.replicas.entries()) {
       if (!this.#volume.membership.inSync.includes(index)) {
         const records = this.#volume.intents.uncleared;
@@ -240,6 +245,11 @@ export class VolumeService {
   onMembership(event: MembershipEvent): void {
     const replica = "replica" in event ? (this.#replicas[event.replica]?.name ?? null) : null;
     this.#deps.log.warn(event.message, { event: event.kind, replica });
+    const leader = this.#volume.membership.inSync[0] ?? null;
+    if (leader !== this.#leader) {
+      this.#leader = leader;
+      void this.#volume.leaderChanged();
+    }
     switch (event.kind) {
       case "left":
         this.#metrics?.expelled(replica ?? "", event.reason);

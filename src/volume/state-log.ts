@@ -24,6 +24,8 @@ const DEAD = 0;
 
 /** Flags of a node: its modification time is still to be made equal. */
 export const FLAG_TIMES = 1;
+/** Flag of a node: it has several names, or had, of which others may be looked up. */
+export const FLAG_LINKED = 2;
 
 const MAGIC = 0x4c535643;
 const VERSION = 1;

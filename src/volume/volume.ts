@@ -17,6 +17,7 @@ import { ReadChoice } from "../replication/read-choice.ts";
 import { Times } from "../replication/times.ts";
 import { treeUse } from "../replication/tree-use.ts";
 import { EEXIST, EIO } from "../util/errno.ts";
+import { FileAttr } from "../util/file-attr.ts";
 import type { Logger } from "../util/logger.ts";
 import { type Op, start, wait } from "../util/op.ts";
 import { commonAbilities, type VolumeAbilities } from "./abilities.ts";
@@ -171,6 +172,16 @@ export class Volume {
     this.table.restore((node) => this.files.use(node));
     for (const node of [...this.table.notedNodes()]) this.times.note(node);
     this.table.sweep();
+  }
+
+  /** Another leader numbers its files otherwise: those with several names are to be recognised under its numbers too. */
+  async leaderChanged(): Promise<void> {
+    for (const node of this.table.linkedNodes()) {
+      const attr = new FileAttr();
+      if (!node.detached && (await start(this.attributes.getattr(node, attr))) >= 0) {
+        this.table.alsoKnownAs(node, attr.ino);
+      }
+    }
   }
 
   /** The directory for files without a name, on every member. */
