@@ -4,12 +4,17 @@ import fc from "fast-check";
 import { DirectoryListing } from "./directory-listing.ts";
 
 function listing(names: readonly string[]): DirectoryListing {
-  return new DirectoryListing({ names: [...names], types: names.map(() => 0o100000), inos: names.map((_, i) => i + 1) });
+  return new DirectoryListing({
+    names: [...names],
+    types: names.map(() => 0o100000),
+    inos: names.map((_, i) => i + 1),
+  });
 }
 
 function from(list: DirectoryListing, cookie: bigint): string[] {
   const names: string[] = [];
-  for (let place = list.placeAfter(cookie); place < list.length; place++) names.push(list.names[list.at(place)] as string);
+  for (let place = list.placeAfter(cookie); place < list.length; place++)
+    names.push(list.names[list.at(place)] as string);
   return names;
 }
 

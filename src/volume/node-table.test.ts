@@ -55,7 +55,19 @@ function picture(table: NodeTable): string[] {
 }
 
 const step = fc.record({
-  kind: fc.constantFrom("enter", "enter", "mkdir", "forget", "link", "unlink", "rename", "open", "close", "opendir", "closedir"),
+  kind: fc.constantFrom(
+    "enter",
+    "enter",
+    "mkdir",
+    "forget",
+    "link",
+    "unlink",
+    "rename",
+    "open",
+    "close",
+    "opendir",
+    "closedir",
+  ),
   at: fc.nat(30),
   to: fc.nat(30),
   name: fc.constantFrom("a", "b", "c", "d"),
@@ -68,7 +80,8 @@ test("a new process finds nodes, places, lookup counts and handles as the old on
       const { table, path, log } = fresh();
       const lookups = new Map<number, number>();
       let ino = 100;
-      const known = (i: number): TreeNode | undefined => table.get([...lookups.keys()][i % Math.max(1, lookups.size)] ?? 0);
+      const known = (i: number): TreeNode | undefined =>
+        table.get([...lookups.keys()][i % Math.max(1, lookups.size)] ?? 0);
       const directoryAt = (i: number): TreeNode => {
         const node = known(i);
         return node !== undefined && node.type === S_IFDIR && !node.detached ? node : table.tree.root;
@@ -161,7 +174,10 @@ test("a damaged log, and one of a newer version, are refused with a clear messag
   log.close();
   const bytes = Buffer.alloc(1024 * 1024);
   writeFileSync(path, bytes);
-  assert.throws(() => StateLog.open(path), (error) => error instanceof StateLogError && /damaged/.test(error.message));
+  assert.throws(
+    () => StateLog.open(path),
+    (error) => error instanceof StateLogError && /damaged/.test(error.message),
+  );
   bytes.writeUInt32LE(0x4c535643, 0);
   bytes.writeUInt32LE(99, 4);
   writeFileSync(path, bytes);
