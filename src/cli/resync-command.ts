@@ -7,6 +7,7 @@ import { progressText } from "./status-view.ts";
 import { LiveLine, paint, sleep } from "./terminal.ts";
 
 const PERIOD_MS = 200;
+const ENABLE_MS = 2000;
 /** A replica that is neither in sync nor being synced for so long is not going to be. */
 const PATIENCE_MS = 15_000;
 
@@ -22,14 +23,8 @@ export async function resync(
       `There is no replica "${name}": ${replicas.map((replica) => replica.name).join(", ")}`,
     );
   }
-  const behind = replicas.filter((replica) =>
-    name === undefined ? replica.state !== "InSync" : replica.name === name,
-  );
-  const wanted = behind.filter((replica) => name !== undefined || replica.reason !== "Disabled");
-  if (wanted.length === 0) {
-    console.log("Every replica is in sync.");
-    return;
-  }
+  const wanted = await wantedReplicas(mountpoint, name);
+  if (wanted.length === 0) return;
   {
     await using connection = await connectTo(mountpoint);
     for (const replica of wanted) {
@@ -41,6 +36,21 @@ export async function resync(
   let failed = false;
   for (const replica of wanted) failed = !(await follow(mountpoint, replica.name)) || failed;
   if (failed) process.exitCode = 1;
+}
+
+/** Those that are behind and are to come back. One that has just been enabled takes a moment to show it. */
+async function wantedReplicas(mountpoint: string, name: string | undefined): Promise<readonly ReplicaStatus[]> {
+  for (const end = performance.now() + ENABLE_MS; ; await sleep(PERIOD_MS)) {
+    const { replicas } = await askStatus(mountpoint);
+    if (name !== undefined) return replicas.filter((replica) => replica.name === name);
+    const behind = replicas.filter((replica) => replica.state !== "InSync");
+    const wanted = behind.filter((replica) => replica.reason !== "Disabled" || replica.state === "Syncing");
+    if (wanted.length > 0) return wanted;
+    if (behind.length > 0 && performance.now() < end) continue;
+    const disabled = behind.map((replica) => replica.name).join(", ");
+    console.log(behind.length === 0 ? "Every replica is in sync." : `Disabled, and left alone: ${disabled}`);
+    return [];
+  }
 }
 
 async function follow(mountpoint: string, name: string): Promise<boolean> {
