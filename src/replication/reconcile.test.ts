@@ -109,8 +109,15 @@ test("after a power cut in any history the members are made alike, and what was 
     for (const disk of disks) disk.sync();
     await apply(volume, history(choose, choose(30)));
     if (choose(2) === 0) await volume.intents.checkpoint();
+    let later = volume;
+    if (volume.intents.count === 0) {
+      await volume.settle();
+      await volume.intents.checkpoint();
+      later = await TestVolume.open(muchLater(disks));
+      for (const disk of later.disks) disk.sync();
+    }
     const operations = history(choose, choose(30));
-    const powered = await apply(volume, operations);
+    const powered = await apply(later, operations);
     for (let cut = 0; cut < 4; cut++) {
       const wrong = await afterPowerCut(powered, choose);
       assert.equal(wrong, null, `Seed ${seed}, cut ${cut}:\n${operations.map((o) => JSON.stringify(o)).join("\n")}`);
@@ -272,6 +279,15 @@ const small: readonly (readonly Operation[])[] = [
   ],
 ];
 
+/** A disk's clock goes on by a second at each restart; what is older than a margin does not count as just changed. */
+function muchLater(disks: readonly MemoryDisk[]): MemoryDisk[] {
+  return disks.map((disk) => {
+    let later = disk;
+    for (let i = 0; i < 60; i++) later = later.copy();
+    return later;
+  });
+}
+
 async function smallWorld(operations: readonly Operation[], options: IntentLogOptions): Promise<Powered> {
   const disks = [new MemoryDisk(), new MemoryDisk()];
   const volume = await TestVolume.open(disks, { intents: options });
@@ -293,7 +309,9 @@ async function smallWorld(operations: readonly Operation[], options: IntentLogOp
   ]);
   await volume.settle();
   await volume.intents.checkpoint();
-  return await apply(volume, operations);
+  const later = await TestVolume.open(muchLater(disks), { intents: options });
+  for (const disk of later.disks) disk.sync();
+  return await apply(later, operations);
 }
 
 /** Every state that a power cut can leave on each of the two disks, up to a bound. */
