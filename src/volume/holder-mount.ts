@@ -3,7 +3,7 @@
  * unmounts off its own thread: the kernel writes cached data back first, for which it needs a volume process that works,
  * which is what the holder has to see to meanwhile.
  */
-import { closeDevice, FuseMountError, mountDevice, openDevice } from "../fuse/device.ts";
+import { abortConnection, closeDevice, FuseMountError, findMount, mountDevice, openDevice } from "../fuse/device.ts";
 import { parseMountOptions } from "../fuse/mount-options.ts";
 import { umount2Later } from "../posix/mount.ts";
 import { byteString } from "../util/byte-string.ts";
@@ -21,8 +21,10 @@ export interface MountOperations {
   /** A new FUSE device. Throws a `FailureError`. */
   open(): number;
   close(fd: number): void;
-  /** Throws a `FailureError`. */
+  /** On top of what is there. Throws a `FailureError`. */
   mount(fd: number, request: MountRequest): void;
+  /** Every request of this mount, waiting or to come, gets an error; the dead mount stays in the tree. */
+  abort(mountpoint: string): void;
   /** Resolves with 0 or a negative errno. */
   unmount(mountpoint: string, flags: number): Promise<number>;
 }
@@ -33,6 +35,10 @@ export const kernelMounts: MountOperations = {
   mount(fd, { source, mountpoint, options }) {
     const { flags } = parseMountOptions(options);
     translated("mountpoint", () => mountDevice({ fd, mountpoint, source, flags, subtype: "chiron" }));
+  },
+  abort(mountpoint) {
+    const mounted = findMount(mountpoint);
+    if (mounted !== null) abortConnection(mounted.connection);
   },
   unmount: (mountpoint, flags) => umount2Later(byteString(mountpoint), flags),
 };

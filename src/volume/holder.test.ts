@@ -45,6 +45,7 @@ function setUp(context: TestContext, volume: string, options: Partial<HolderOpti
     open: () => openSync("/dev/null", "r+"),
     close: (fd) => closeSync(fd),
     mount: (_fd, request) => void kernel.push(`mount ${request.source}`),
+    abort: () => void kernel.push("abort"),
     unmount: async (_mountpoint, flags) => {
       kernel.push(`unmount ${flags}`);
       if (setup.busy && flags === 8) return -EBUSY;
@@ -228,9 +229,10 @@ test("where the kernel cannot resend, requests get an error and the volume is mo
   assert.match(String(setup.log[0]?.["message"]), /6\.9/);
   await provoke(mount, "die");
   assert.equal((await statusOf(mount)).resumed, false);
-  assert.deepEqual(setup.kernel, ["mount chiron:web", "unmount 9", "unmount 10", "mount chiron:web"]);
+  assert.deepEqual(setup.kernel, ["mount chiron:web", "abort", "mount chiron:web"]);
   writeFileSync(join(setup.directory, "unmounted"), "");
   await mount.done;
+  assert.deepEqual(setup.kernel.slice(3), ["unmount 10"], "the dead mount below is taken away, too");
 });
 
 test("the control socket passes calls and progress on, and unmounts", async (context) => {

@@ -98,6 +98,8 @@ export class Holder {
   #deathsMs: readonly number[] = [];
   #diedAtMs: number | null = null;
   #restarts = 0;
+  /** Dead mounts of ours below the one that serves. */
+  #covered = 0;
   #watch: Watch | null = null;
   #watchTimer: NodeJS.Timeout | null = null;
   #restartTimer: NodeJS.Timeout | null = null;
@@ -405,10 +407,7 @@ export class Holder {
       this.emit("volume-process-failing", "The volume process died five times in a minute; requests wait. See the log");
     }
     if (!this.#deps.canResend && this.#isMounted()) {
-      this.#remount().catch((error: unknown) => {
-        this.#log.error("Cannot mount again", { error });
-        this.#finish();
-      });
+      this.#mountAfresh();
     } else if (plan.delayMs === 0) this.#launch(avoid);
     else {
       this.#restartTimer = setTimeout(() => {
@@ -420,24 +419,28 @@ export class Holder {
 
   /**
    * Without resend nobody will ever answer the requests that the dead process had read. The connection is ended, which
-   * gives them an error, and the volume mounted afresh; files that were open are lost to their applications.
+   * gives them an error, and the volume mounted afresh, on top of the dead mount: taking that away first would let
+   * applications write to what lies below. Files that were open are lost to their applications.
    */
-  async #remount(): Promise<void> {
-    const unmounting = this.#phase === "unmounting";
+  #mountAfresh(): void {
     this.#log.error("Requests in flight fail: this kernel cannot send them again");
     this.#spare?.drop();
-    await this.#umount2(MNT_FORCE | UMOUNT_NOFOLLOW);
-    await this.#umount2(MNT_DETACH | UMOUNT_NOFOLLOW);
-    if (this.#phase === "ended") return;
-    this.#deps.mounts.close(this.#fuseFd);
-    this.#fuseFd = -1;
-    if (unmounting) {
+    try {
+      this.#deps.mounts.abort(this.#config.volume.mountpoint);
+      this.#deps.mounts.close(this.#fuseFd);
+      this.#fuseFd = -1;
+      if (this.#phase === "unmounting") {
+        this.#finish();
+        return;
+      }
+      this.#enter("starting");
+      this.#covered++;
+      this.#fuseFd = this.#deps.mounts.open();
+      this.#launch([]);
+    } catch (error) {
+      this.#log.error("Cannot mount again", { error });
       this.#finish();
-      return;
     }
-    this.#enter("starting");
-    this.#fuseFd = this.#deps.mounts.open();
-    this.#launch([]);
   }
 
   // — Watching it —
@@ -543,6 +546,9 @@ export class Holder {
     this.#pageFd = -1;
     if (this.#fuseFd >= 0) this.#deps.mounts.close(this.#fuseFd);
     this.#fuseFd = -1;
+    for (; this.#covered > 0 && !handedOver; this.#covered--) {
+      void this.#deps.mounts.unmount(this.#config.volume.mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
+    }
     if (wasMounted) this.emit("unmounted", `${this.#config.volume.volume} is no longer mounted`);
     this.#calls.end();
     this.#ended.resolve();

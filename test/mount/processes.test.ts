@@ -1,6 +1,7 @@
 /** What happens to a mount when its processes die, stop or change, while an application works on it. */
 import assert from "node:assert/strict";
 import { type ChildProcess, fork, spawn, spawnSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { WorkloadReport } from "../../scripts/demo-workload.ts";
@@ -121,6 +122,26 @@ test("a handover to another holder reaches no application", async (context) => {
   await workload.goesOn(box);
   assert.notEqual(await box.holder(), holder);
   await unmountAndCompare(box, workload);
+});
+
+test("where the kernel cannot resend, requests get errors, none hangs, and nothing is written below the mount point", async (context) => {
+  const box = new Sandbox(context);
+  box.env["CHIRON_NO_RESEND"] = "1";
+  await box.mount();
+  const loop = `i=0; while [ ! -e ${box.path("stop")} ]; do i=$((i+1)); echo $i > ${box.mountpoint}/f$i; sleep 0.01; done`;
+  const application = sh(loop);
+  await sh("sleep 0.5");
+  const { pid } = await box.status();
+  process.kill(pid, "SIGKILL");
+  await box.until("another process serves", async () => (await box.status()).pid !== pid);
+  assert.equal((await sh(`echo fine > ${box.mountpoint}/after`)).code, 0);
+  await sh(`touch ${box.path("stop")}`);
+  await application;
+  const { code, stderr } = await box.chiron("unmount", box.mountpoint);
+  assert.deepEqual([code, stderr], [0, ""]);
+  await box.until("nothing is mounted there", async () => (await sh(`mountpoint -q ${box.mountpoint}`)).code !== 0);
+  assert.deepEqual(readdirSync(box.mountpoint), []);
+  assert.equal(readFileSync(box.path("b/after"), "utf8"), "fine\n");
 });
 
 test("metrics are served while the volume process is away", async (context) => {

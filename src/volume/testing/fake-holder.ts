@@ -14,6 +14,7 @@ async function hold(config: HolderConfig): Promise<void> {
       open: () => openSync("/dev/null", "r+"),
       close: (fd) => closeSync(fd),
       mount: () => {},
+      abort: () => {},
       unmount: async () => 0,
     },
     program: { program: fileURLToPath(new URL("./fake-volume.ts", import.meta.url)) },
