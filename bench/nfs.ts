@@ -61,7 +61,7 @@ async function data(server: Ganesha, version: "3" | "4.1", inFlight: number, rou
     buffers.push(into);
     return count;
   });
-  await replica.close(handle);
+  replica.close(handle);
   await replica.disconnect();
   return [written, read];
 }
@@ -98,7 +98,7 @@ async function small(server: Ganesha, version: "3" | "4.1", inFlight: number): P
   const looked = await rate(names.length, inFlight, (index) => replica.lookup(top, name(index), attr));
   const handle = await ok(replica.open({ parent: top, name: name(0) }, "read-write"));
   const wrote = await rate(5_000, inFlight, (index) => replica.write(handle, block, (index % 256) * 4096));
-  await replica.close(handle);
+  replica.close(handle);
   const removed = await rate(names.length, inFlight, (index) => replica.unlink(top, name(index)));
   await replica.disconnect();
   const columns = [created, looked, wrote, removed].map((figure) => figure.toFixed(0).padStart(12));

@@ -134,7 +134,8 @@ const differentPlaces = (kind: string, fields: readonly string[]): CelRule => ({
 const spec = z
   .object({
     capacity: quantity.meta({
-      description: "What claims are told that the volume holds; it can only grow. The backends set the real limit: this release does not enforce it.",
+      description:
+        "What claims are told that the volume holds; it can only grow. The backends set the real limit: this release does not enforce it.",
       ...cel(
         {
           rule: "quantity(string(self)).isGreaterThan(quantity('0'))",

@@ -100,7 +100,7 @@ async function within<T>(promise: Promise<T>, timeoutMs: number, signal: AbortSi
       promise,
       new Promise<never>((_, reject) => {
         timer = setTimeout(() => reject(new NfsError("no answer in time", -ETIMEDOUT)), timeoutMs);
-        abort = () => reject(signal.reason);
+        abort = () => reject(signal.reason as Error);
         signal.addEventListener("abort", abort);
       }),
     ]);

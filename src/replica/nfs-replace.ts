@@ -47,8 +47,8 @@ export async function replaceFile(
     await replica.unlink(hidden, name);
     throw error;
   } finally {
-    await replica.close(from);
-    await replica.close(to);
+    replica.close(from);
+    replica.close(to);
   }
   replica.forget(object);
   return true;

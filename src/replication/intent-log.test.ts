@@ -63,7 +63,7 @@ test("data that are overwritten in place have an intent of their own, flushed on
   calls.clear();
   answers.set("fsyncdir", () => new Promise((resolve) => setImmediate(() => resolve(0))));
   const nodes = Array.from({ length: 20 }, (_, i) => volume.tree.pin(volume.tree.root, `f${i}`));
-  const covered = nodes.map((node) => volume.intents.data(node));
+  const covered = nodes.map(async (node) => await volume.intents.data(node));
   assert.ok((await Promise.all(covered)).every((answer) => answer === 0));
   // The first alone, all others together: two directories each.
   assert.equal(calls.get("fsyncdir"), 4);

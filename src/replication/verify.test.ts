@@ -65,19 +65,19 @@ const damages: Readonly<Record<string, (replica: Replica) => unknown>> = {
   xattrs: (replica) => replica.setxattr({ parent: root, name: "g" }, "user.y", Buffer.from("1"), 0),
   content: (replica) => {
     const handle = replica.open({ parent: root, name: "linked" }, "read-write") as number;
-    replica.write(handle, Buffer.from("x"), 5000);
+    void replica.write(handle, Buffer.from("x"), 5000);
   },
   type: (replica) => {
-    replica.unlink(root, "g");
-    replica.mkdir(root, "g", 0o755, owner, null);
+    void replica.unlink(root, "g");
+    void replica.mkdir(root, "g", 0o755, owner, null);
   },
   target: (replica) => {
-    replica.unlink(root, "s");
-    replica.symlink(root, "s", "d/g", owner, null);
+    void replica.unlink(root, "s");
+    void replica.symlink(root, "s", "d/g", owner, null);
   },
   links: (replica) => {
-    replica.unlink(root, "linked");
-    replica.link({ parent: root, name: "g" }, root, "linked", null);
+    void replica.unlink(root, "linked");
+    void replica.link({ parent: root, name: "g" }, root, "linked", null);
   },
 };
 

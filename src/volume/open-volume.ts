@@ -85,9 +85,9 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   for (const [name, error] of problems)
     deps.log.warn("Replica cannot be connected", { replica: name, error: errorText(error) });
   if (connected.length === 0) {
-    throw (
-      [...problems.values()][0] ?? new FailureError("busy", "An earlier process still uses all of the replicas: wait")
-    );
+    const [first] = problems.values();
+    if (first instanceof Error) throw first;
+    throw new FailureError("busy", "An earlier process still uses all of the replicas: wait");
   }
   const witness = config.witness === null ? null : await openWitness(config.witness, deps.log);
   const readings = await Promise.all(

@@ -54,9 +54,9 @@ export class ReplicaCare {
     if (looking === undefined) {
       const onThreadCalls = (calls: number): void => page.threadCalls(index, calls);
       const look = new OffloadedReplica({ name, path: url, maxThreads: 1, onThreadCalls });
-      looking = look.connect({ signal: new AbortController().signal }).finally(async () => {
+      looking = look.connect({ signal: new AbortController().signal }).finally(() => {
         this.#looking.delete(index);
-        await look.disconnect();
+        void look.disconnect();
       });
       looking.catch(() => {}); // told to whoever still waits
       this.#looking.set(index, looking);

@@ -378,10 +378,10 @@ export class VolumeService {
 
   async #status(): Promise<VolumeStatus> {
     const { membership } = this.#volume;
-    const statuses = this.#replicas.map((replica, index) =>
-      replica === null ? null : this.#replicaStatus(replica, index),
+    const statuses = this.#replicas.flatMap((replica, index) =>
+      replica === null ? [] : [this.#replicaStatus(replica, index)],
     );
-    const replicas = (await Promise.all(statuses)).filter((status) => status !== null);
+    const replicas = await Promise.all(statuses);
     return {
       volume: this.#config.volume,
       mountpoint: this.#config.mountpoint,

@@ -68,7 +68,7 @@ export class TestMembership implements Membership {
 
   admit(replica: number): void {
     this.syncing = this.syncing.filter((index) => index !== replica);
-    this.inSync = [...this.inSync, replica].sort();
+    this.inSync = [...this.inSync, replica].sort((a, b) => a - b);
   }
 }
 
