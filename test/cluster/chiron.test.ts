@@ -50,7 +50,17 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
       timeoutMs,
       500,
     );
-  const running = (name: string) => cluster.must("wait", "--for=condition=Ready", `pod/${name}`, "--timeout=90s");
+  /** Says what the kubelet and the scheduler say of the pod if it does not come up. */
+  const running = async (name: string, timeoutSeconds = 90) => {
+    const { code } = await cluster.kubectl(
+      "wait",
+      "--for=condition=Ready",
+      `pod/${name}`,
+      `--timeout=${timeoutSeconds}s`,
+    );
+    if (code !== 0)
+      throw new Error((await cluster.must("describe", "pod", name)).split("Events:")[1] ?? `pod ${name} does not run`);
+  };
   const install = (verb: "install" | "upgrade", tag: string, ...more: string[]) =>
     cluster.helm(
       verb,
@@ -72,6 +82,14 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
   };
   const daemonPods = (component: string) => ["-n", "chiron", "-l", `app.kubernetes.io/component=${component}`];
   const forceDelete = (...pods: string[]) => cluster.must("delete", "pod", ...pods, "--force", "--grace-period=0");
+
+  /** On every node. */
+  const daemonsRun = async () => {
+    for (const name of ["node", "mount-daemon"])
+      await cluster.must("rollout", "status", `ds/chiron-${name}`, "-n", "chiron", "--timeout=110s");
+  };
+  const nodeOf = async (name: string) =>
+    Number((await cluster.must("get", "pod", name, "-o", "jsonpath={.spec.nodeName}")).replace("n", ""));
 
   it("is installed by helm, and helm test passes", async () => {
     await install("install", "1", "--create-namespace");
@@ -156,18 +174,23 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     assert.ok(from >= written, `${from} lines are there, and ${written} were synced`);
     await cluster.startNode(2);
     await cluster.must("taint", "node", "n2", "node.kubernetes.io/out-of-service-");
+    await daemonsRun();
   });
 
   it("shuts out a node that goes on writing though it was cut off and its volume was taken over", async () => {
     const written = await progressOf(cluster, "writer");
-    await cluster.cut(1);
+    const old = await nodeOf("writer");
+    await cluster.cut(old);
     // A person has looked: nothing of that node is wanted any more.
-    await cluster.must("taint", "node", "n1", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute");
+    await cluster.must("taint", "node", `n${old}`, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute");
     await cluster.must("delete", "pod", "writer", "--force", "--grace-period=0", "--ignore-not-found");
-    await cluster.apply(pod({ name: "writer", claim: "data", node: "n2" }));
-    await running("writer");
-    await goesOn(cluster, "writer", 100);
-    await cluster.mend(1);
+    await cluster.apply(pod({ name: "writer", claim: "data", node: `n${3 - old}` }));
+    try {
+      await running("writer");
+      await goesOn(cluster, "writer", 100);
+    } finally {
+      await cluster.mend(old);
+    }
     await goesOn(cluster, "writer", 100);
     const from = Number((await cluster.must("logs", "writer")).replace("from ", ""));
     assert.ok(from >= written, `${from} lines are there, and ${written} were synced`);
@@ -180,9 +203,9 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
       "-c",
       "i=0; while read n; do i=$((i+1)); [ $n = $i ] || exit 1; done < /data/log",
     );
-    await cluster.must("taint", "node", "n1", "node.kubernetes.io/out-of-service-");
-    await cluster.must("wait", "--for=condition=Ready", "node/n1", "--timeout=120s");
-    await cluster.must("rollout", "status", "ds/chiron-node", "-n", "chiron", "--timeout=120s");
+    await cluster.must("taint", "node", `n${old}`, "node.kubernetes.io/out-of-service-");
+    await cluster.must("wait", "--for=condition=Ready", `node/n${old}`, "--timeout=120s");
+    await daemonsRun();
     await phaseIs("data", "Ready");
   });
 

@@ -79,7 +79,7 @@ export const claim = (name: string, more: object) => ({
 export async function progressOf(cluster: Cluster, name: string): Promise<number> {
   const phase = await cluster.must("get", "pod", name, "-o", "jsonpath={.status.phase}");
   if (phase !== "Running") throw new Error(`pod ${name} is ${phase}: ${(await cluster.kubectl("logs", name)).stdout}`);
-  return Number(await cluster.must("exec", name, "--", "cat", "/progress/done"));
+  return Number(await cluster.must("exec", name, "--", "sh", "-c", "cat /progress/done 2>/dev/null || echo 0"));
 }
 
 /** Waits until the workload has written this many lines more. */
