@@ -5,7 +5,7 @@
  * - A node stays while it is pinned (`pins`): each lookup of the kernel, each open file, each worker and each child
  *   node in the tree holds one pin. The last `unpin` drops it, and tells `onDrop`.
  * - `parent` and `name` are one way from the root to it; a file with several names has the others in `aliases`.
- * - A node whose last known name is gone is `detached`: it has no place, and path-based calls on it cannot work. Open files
+ * - A node whose last known name is gone is `detached` (its parent is the root then): it has no place, and path-based calls on it cannot work. Open files
  *   are therefore moved to the orphan directory instead of being removed (see `orphans.ts`).
  */
 import type { TreeObject } from "../replica/replica.ts";
@@ -124,8 +124,11 @@ export class Tree {
     if (node.parent === directory && node.name === name) {
       const next = aliases?.pop();
       if (next === undefined) {
-        node.detached = true; // keeps its pin on the parent, for unpin
+        node.detached = true;
+        node.parent = this.root; // it has no place; its former directory need not stay for it
+        this.root.pins++;
         this.#hooks.onMove(node);
+        this.unpin(directory);
         return node;
       }
       node.parent = next.parent;

@@ -43,6 +43,8 @@ export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs">
 export interface OpenedVolume {
   readonly config: VolumeConfig;
   readonly volumeId: string;
+  /** The volume was made just now, of empty directories (and one with data, perhaps). */
+  readonly isNew: boolean;
   /** By index; those in `recorded.members` are connected, the others are not. */
   readonly replicas: (Replica | null)[];
   readonly files: (name: string) => ControlFiles;
@@ -163,7 +165,17 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     slots[index] = made;
     return made;
   };
-  return { config, volumeId, replicas: slots, files, place, capabilities, arbiter, recorded };
+  return {
+    config,
+    volumeId,
+    isNew: identity.kind === "new",
+    replicas: slots,
+    files,
+    place,
+    capabilities,
+    arbiter,
+    recorded,
+  };
 }
 
 /** Answers who could not be connected, and why. */

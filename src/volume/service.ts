@@ -155,6 +155,7 @@ export class VolumeService {
   /** Members are alike, intents are open, what an earlier process had is found again. */
   async #prepare(resumed: boolean): Promise<void> {
     if (!resumed) await this.#makeAlike();
+    if (this.#volume.opened.isNew) await this.#volume.alignNew();
     await this.#volume.prepareOrphans();
     await this.#volume.intents.open();
     this.#volume.start();

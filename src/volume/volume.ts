@@ -184,6 +184,33 @@ export class Volume {
     }
   }
 
+  /**
+   * Empty directories that become a volume may differ in their own attributes, and in the `lost+found` that mkfs made in
+   * some of them: now they are alike.
+   */
+  async alignNew(): Promise<void> {
+    const [leader, ...others] = this.membership.inSync.map((index) => this.fanOut.replica(index));
+    if (leader === undefined) return;
+    const { root } = this.table.tree;
+    const lost = { parent: root, name: "lost+found" };
+    const all = [leader, ...others];
+    const found = await Promise.all(all.map(async (replica) => (await replica.lookup(root, lost.name, null)) >= 0));
+    if (found.includes(true)) {
+      for (const [i, replica] of all.entries()) {
+        if (found[i] === false) await replica.mkdir(root, lost.name, 0o700, { uid: 0, gid: 0 }, null);
+      }
+    }
+    for (const object of found.includes(true) ? [lost, root] : [root]) {
+      const attr = new FileAttr();
+      if ((await leader.getattr(object, attr)) < 0) continue; // the first request tells
+      const { mode, uid, gid, atime, atimeNsec, mtime, mtimeNsec } = attr;
+      const times = { atime: { seconds: atime, nsec: atimeNsec }, mtime: { seconds: mtime, nsec: mtimeNsec } };
+      for (const replica of others)
+        await replica.setattr(object, -1, { mode: mode & 0o7777, uid, gid, ...times }, null);
+    }
+    for (const replica of all) replica.forget(lost);
+  }
+
   /** The directory for files without a name, on every member. */
   async prepareOrphans(): Promise<void> {
     const { control, directory } = this.table.orphans;
