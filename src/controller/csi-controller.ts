@@ -179,13 +179,14 @@ export function controllerHandlers(client: KubeClient): Handlers<ControllerServe
         const volume = await find(name, context);
         const now = quantityToBytes(volume.spec.capacity);
         const wanted = sizeOf(request.capacityRange);
-        if (wanted > now) {
+        const grows = wanted > now;
+        if (grows) {
           const patch = { spec: { capacity: bytesToQuantity(wanted) } };
           await fromKube(
             client.mergePatch(replicatedVolumes, name, patch, undefined, undefined, { signal: context.signal }),
           );
         }
-        return { capacityBytes: wanted > now ? wanted : now, nodeExpansionRequired: false };
+        return { capacityBytes: grows ? wanted : now, nodeExpansionRequired: false };
       },
     ),
   };
