@@ -6,7 +6,7 @@ import type { ReplicaHandle } from "../replica/replica.ts";
 import { printable } from "../util/byte-string.ts";
 import { type FileAttr, isDirectory, isRegular, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT } from "../util/file-attr.ts";
 import { attributesOf, type Copy, must, readLink, xattrsOf } from "./replica-call.ts";
-import { segmentsOf } from "./segments.ts";
+import { SegmentReader } from "./segments.ts";
 import type { Throttle } from "./throttle.ts";
 
 export type DifferenceKind =
@@ -128,7 +128,8 @@ async function compareFiles(a: Copy, b: Copy, sizeBytes: number, options: Compar
 
 async function dataBytes(copy: Copy, handle: ReplicaHandle, sizeBytes: number): Promise<number> {
   let bytes = 0;
-  for await (const { start, end, isData } of segmentsOf(copy, handle, 0, sizeBytes)) if (isData) bytes += end - start;
+  for await (const { start, end, isData } of new SegmentReader(copy, handle).between(0, sizeBytes))
+    if (isData) bytes += end - start;
   return bytes;
 }
 
@@ -167,7 +168,7 @@ async function firstDifference(
 
 /** A function that tells where the data go on, asking the replica only once for each segment. */
 function nextData(copy: Copy, handle: ReplicaHandle, sizeBytes: number): (at: number) => Promise<number> {
-  const segments = segmentsOf(copy, handle, 0, sizeBytes);
+  const segments = new SegmentReader(copy, handle).between(0, sizeBytes);
   let current: { readonly start: number; readonly end: number } | null = null;
   let ended = false;
   return async (at) => {

@@ -9,7 +9,7 @@ import { type FileAttr, isDirectory, isRegular } from "../util/file-attr.ts";
 import { compareCopies } from "./compare.ts";
 import { CONTROL_DIRECTORY } from "./orphans.ts";
 import { attributesOf, type Copy, must, namesIn } from "./replica-call.ts";
-import { copyAttributes, copyBytes } from "./resync-copy.ts";
+import { copyAttributes, copyBytes, OpenCopy } from "./resync-copy.ts";
 import { createLike } from "./resync-names.ts";
 import type { Throttle } from "./throttle.ts";
 
@@ -105,9 +105,10 @@ async function copyFile(deps: ConflictDeps, lost: Copy, attr: FileAttr, target: 
   try {
     const to = await must(target, "open", target.replica.open(target.object, "read-write"));
     try {
+      const [source, copy] = [new OpenCopy(lost, from), new OpenCopy(target, to)];
       for (let at = 0; at < attr.size; at += unitBytes) {
         const end = Math.min(at + unitBytes, attr.size);
-        const bytes = await copyBytes({ ...lost, handle: from }, { ...target, handle: to }, at, end, attr.size);
+        const bytes = await copyBytes(source, copy, at, end, attr.size);
         await deps.throttle.pace(bytes, deps.signal);
       }
     } finally {

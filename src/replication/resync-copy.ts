@@ -2,17 +2,34 @@
  * Makes bytes, attributes and extended attributes of one copy like those of another. Only what is different is written:
  * blocks are compared first, holes stay holes, and attributes are set in the order in which none spoils another.
  */
-import type { AttrChange, ReplicaHandle } from "../replica/replica.ts";
+import type { AttrChange, Replica, ReplicaHandle, TreeObject } from "../replica/replica.ts";
 import { EOPNOTSUPP } from "../util/errno.ts";
 import { type FileAttr, isRegular, S_IFLNK, S_IFMT } from "../util/file-attr.ts";
 import { type Copy, must, xattrsOf } from "./replica-call.ts";
-import { segmentsOf } from "./segments.ts";
+import { SegmentReader } from "./segments.ts";
 
 const blockBytes = 4096;
 const PUNCH_HOLE_KEEP_SIZE = 3;
 
-export interface OpenCopy extends Copy {
+/** A file that is open on a replica, with what is known of its holes, and memory for a part of it. */
+export class OpenCopy implements Copy {
+  readonly replica: Replica;
+  readonly object: TreeObject;
   readonly handle: ReplicaHandle;
+  readonly segments: SegmentReader;
+  #memory = Buffer.alloc(0);
+
+  constructor(copy: Copy, handle: ReplicaHandle) {
+    this.replica = copy.replica;
+    this.object = copy.object;
+    this.handle = handle;
+    this.segments = new SegmentReader(copy, handle);
+  }
+
+  memory(bytes: number): Buffer {
+    if (this.#memory.length < bytes) this.#memory = Buffer.allocUnsafe(bytes);
+    return this.#memory.subarray(0, bytes);
+  }
 }
 
 /** Makes bytes [start, end) alike, up to the source's size. Answers how many bytes were written. */
@@ -24,7 +41,7 @@ export async function copyBytes(
   sizeBytes: number,
 ): Promise<number> {
   let written = 0;
-  for await (const segment of segmentsOf(source, source.handle, start, Math.min(end, sizeBytes))) {
+  for await (const segment of source.segments.between(start, Math.min(end, sizeBytes))) {
     if (segment.isData) written += await copyData(source, target, segment.start, segment.end);
     // A hole at the end takes the last block whole: only then is it freed.
     else await makeHole(target, segment.start, segment.end, segment.end === sizeBytes);
@@ -33,12 +50,12 @@ export async function copyBytes(
 }
 
 async function copyData(source: OpenCopy, target: OpenCopy, start: number, end: number): Promise<number> {
-  const wanted = Buffer.allocUnsafe(end - start);
+  const wanted = source.memory(end - start);
   const length = await must(source, "read", source.replica.read(source.handle, wanted, start));
-  const there = Buffer.allocUnsafe(length);
+  const there = target.memory(length);
   let written = 0;
   // Where the target has a hole, data are written even if they are zeros.
-  for await (const segment of segmentsOf(target, target.handle, start, start + length)) {
+  for await (const segment of target.segments.between(start, start + length)) {
     const from = segment.start - start;
     const to = segment.end - start;
     let known = 0;
@@ -82,11 +99,14 @@ async function writeDifferent(
 /** Frees what the target has there: in one go up to the end, also past its own, so that whole blocks are freed. */
 async function makeHole(target: OpenCopy, start: number, end: number, isLast: boolean): Promise<void> {
   const stop = isLast ? Math.ceil(end / blockBytes) * blockBytes : end;
-  for await (const segment of segmentsOf(target, target.handle, start, end)) {
+  for await (const segment of target.segments.between(start, end)) {
     if (!segment.isData) continue;
     const { replica, handle } = target;
     const punched = await replica.fallocate(handle, PUNCH_HOLE_KEEP_SIZE, segment.start, stop - segment.start);
-    if (punched >= 0) return;
+    if (punched >= 0) {
+      target.segments.forget();
+      return;
+    }
     if (punched !== -EOPNOTSUPP) await must(target, "punch a hole in", punched);
     await zeroWhereNeeded(target, segment.start, segment.end);
   }

@@ -8,7 +8,7 @@ import { ATTRIBUTES, type DirtyNode, ENTRY } from "./dirty-set.ts";
 import type { Path } from "./node-path.ts";
 import { attributesOf, type Copy, must } from "./replica-call.ts";
 import { isSameType, Moved, type RepairContext } from "./resync-context.ts";
-import { copyAttributes, copyBytes } from "./resync-copy.ts";
+import { copyAttributes, copyBytes, OpenCopy } from "./resync-copy.ts";
 import type { TreeNode } from "./tree.ts";
 
 /** How much of a file is locked at a time. */
@@ -41,8 +41,8 @@ export class ObjectRepair {
           await this.#copyRanges(
             node,
             file,
-            { ...from, handle: sourceHandle },
-            { ...target, handle: targetHandle },
+            new OpenCopy(from, sourceHandle),
+            new OpenCopy(target, targetHandle),
             wanted,
           );
         } finally {
@@ -57,13 +57,7 @@ export class ObjectRepair {
     }
   }
 
-  async #copyRanges(
-    node: DirtyNode,
-    file: TreeNode,
-    from: Copy & { readonly handle: number },
-    target: Copy & { readonly handle: number },
-    attr: FileAttr,
-  ): Promise<void> {
+  async #copyRanges(node: DirtyNode, file: TreeNode, from: OpenCopy, target: OpenCopy, attr: FileAttr): Promise<void> {
     const { throttle, signal } = this.#c.options;
     for (;;) {
       const range = node.ranges?.first() ?? null;
@@ -80,7 +74,11 @@ export class ObjectRepair {
           : this.#c.deps.locks.acquire(locked, start, end));
         try {
           if (file.detached || !this.#c.set.holds(node)) return;
+          const { ctime, ctimeNsec } = attr;
           await must(from, "read attributes of", from.replica.fgetattr(from.handle, attr));
+          if (attr.ctime !== ctime || attr.ctimeNsec !== ctimeNsec) from.segments.forget();
+          from.segments.forgetHoles(); // a clock's tick may hide a write
+          target.segments.forgetHoles();
           if (start < attr.size) {
             bytes = await copyBytes(from, target, start, end, attr.size);
             this.#c.set.clearData(node, start, end);
@@ -102,7 +100,7 @@ export class ObjectRepair {
   }
 
   /** From here on writes may go there as well, and must not meet old bytes behind the end. */
-  async #cutOff(target: Copy & { readonly handle: number }, sizeBytes: number): Promise<void> {
+  async #cutOff(target: OpenCopy, sizeBytes: number): Promise<void> {
     const there = new FileAttr();
     await must(target, "read attributes of", target.replica.fgetattr(target.handle, there));
     if (there.size <= sizeBytes) return;

@@ -12,31 +12,67 @@ export interface Segment {
   readonly isData: boolean;
 }
 
-/** Segments of bytes [start, end) of a file of `sizeBytes`, in order and without gaps; where a backend cannot tell, all is data. */
-export async function* segmentsOf(
-  copy: Copy,
-  handle: ReplicaHandle,
-  start: number,
-  end: number,
-): AsyncGenerator<Segment> {
-  let at = start;
-  while (at < end) {
-    const data = await copy.replica.seek(handle, at, SEEK_DATA);
-    if (data === -ENXIO) {
-      yield { start: at, end, isData: false }; // no data from here on
-      return;
-    }
-    if (data < 0) {
-      yield { start: at, end, isData: true };
-      return;
-    }
-    if (data > at) yield { start: at, end: Math.min(data, end), isData: false };
-    if (data >= end) return;
-    const hole = await copy.replica.seek(handle, data, SEEK_HOLE);
-    if (hole < 0 && hole !== -ENXIO) throw new ReplicaCallError(copy, "find holes of", hole);
-    const stop = hole < 0 ? end : Math.min(hole, end);
-    if (stop <= data) return; // cut short meanwhile
-    yield { start: Math.max(data, at), end: stop, isData: true };
-    at = stop;
+/**
+ * Reads the segments of one open file. What was learnt of the last data and the last hole is kept until `forget`, since
+ * to look for the end of long data costs file systems a walk through them.
+ */
+export class SegmentReader {
+  readonly #copy: Copy;
+  readonly #handle: ReplicaHandle;
+  #data = { start: 0, end: 0 };
+  #hole = { start: 0, end: 0 };
+
+  constructor(copy: Copy, handle: ReplicaHandle) {
+    this.#copy = copy;
+    this.#handle = handle;
   }
+
+  /** The file may have been written to: bytes in what was a hole must not be missed. (What was data may be read still.) */
+  forgetHoles(): void {
+    this.#hole = { start: 0, end: 0 };
+  }
+
+  /** The file may have changed. */
+  forget(): void {
+    this.#data = { start: 0, end: 0 };
+    this.#hole = { start: 0, end: 0 };
+  }
+
+  /** Segments of bytes [start, end), in order and without gaps; where a backend cannot tell, all is data. */
+  async *between(start: number, end: number): AsyncGenerator<Segment> {
+    for (let at = start; at < end; ) {
+      let stop = isIn(this.#data, at) ? this.#data.end : 0;
+      const isData = stop > 0;
+      if (!isData) stop = isIn(this.#hole, at) ? this.#hole.end : 0;
+      if (stop === 0) {
+        if (await this.#learn(at)) continue;
+        return;
+      }
+      const until = Math.min(stop, end);
+      yield { start: at, end: until, isData };
+      at = until;
+    }
+  }
+
+  /** Finds out what is at a position. False if the file was cut short meanwhile. */
+  async #learn(at: number): Promise<boolean> {
+    const { replica } = this.#copy;
+    const data = await replica.seek(this.#handle, at, SEEK_DATA);
+    if (data < 0) {
+      // No data from here on; or the backend cannot tell.
+      if (data === -ENXIO) this.#hole = { start: at, end: Number.POSITIVE_INFINITY };
+      else this.#data = { start: at, end: Number.POSITIVE_INFINITY };
+      return true;
+    }
+    if (data > at) this.#hole = { start: at, end: data };
+    const hole = await replica.seek(this.#handle, data, SEEK_HOLE);
+    if (hole < 0 && hole !== -ENXIO) throw new ReplicaCallError(this.#copy, "find holes of", hole);
+    if (hole >= 0 && hole <= data) return false;
+    this.#data = { start: data, end: hole < 0 ? Number.POSITIVE_INFINITY : hole };
+    return true;
+  }
+}
+
+function isIn(segment: { readonly start: number; readonly end: number }, at: number): boolean {
+  return at >= segment.start && at < segment.end;
 }
