@@ -13,6 +13,7 @@ import { markIntents } from "./intent-dirty.ts";
 import type { IntentRecord } from "./intent-record.ts";
 import { hasNoPlace, pathOf } from "./node-path.ts";
 import type { TreeNode } from "./tree.ts";
+import { classify } from "./verdict.ts";
 
 /** What is known of the time before a replica left. */
 export type MissedFrom =
@@ -64,6 +65,10 @@ export class MissedChangesLog implements MissedChanges {
   setSyncing(replica: number, syncing: boolean): void {
     const left = this.#replicas.get(replica);
     if (left !== undefined) left.syncing = syncing;
+  }
+
+  isSyncing(replica: number): boolean {
+    return this.#replicas.get(replica)?.syncing === true;
   }
 
   of(replica: number): DirtySet | null {
@@ -142,7 +147,7 @@ export class MissedChangesLog implements MissedChanges {
   }
 
   /**
-   * The replica follows no more. `again` tells the change once more, which now marks it; without it nobody knows what
+   * The replica follows no more, unless it just lacks what was to be changed. `again` tells the change once more, which now marks it; without it nobody knows what
    * the replica lacks, and everything becomes uncertain.
    */
   failed(replica: number, errno: number, again: (() => void) | null = null): void {
@@ -151,7 +156,9 @@ export class MissedChangesLog implements MissedChanges {
     left.syncing = false;
     if (again === null) left.set.tree([]);
     else again();
-    this.#onFailed(replica, errno);
+    // An answer, ENOENT say, tells of a difference, which is marked now and will be repaired: nothing is wrong with it.
+    if (again !== null && classify(errno) === "answer") left.syncing = true;
+    else this.#onFailed(replica, errno);
   }
 }
 

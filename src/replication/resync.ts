@@ -109,6 +109,8 @@ export class Resync {
     return await barrier(async () => {
       this.#options.signal.throwIfAborted();
       if (missed.of(this.#index) !== this.#set) throw new Error(`"${this.#target.name}" has left again`);
+      if (!missed.isSyncing(this.#index))
+        throw new Error(`"${this.#target.name}" failed a change that it was to follow`);
       if (!this.#set.isEmpty) return false;
       await must(this.#copy, "flush", this.#target.sync());
       const joined = await intents.join(this.#target);
