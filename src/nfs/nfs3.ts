@@ -154,7 +154,7 @@ class Nfs3 implements NfsProtocol {
 
   // Objects.
 
-  async getattr(object: FileHandle, found: Found): Promise<number> {
+  async getattr(object: FileHandle, found: Found, urgent = false): Promise<number> {
     return plain(
       await this.#call(
         Proc.getattr,
@@ -164,11 +164,18 @@ class Nfs3 implements NfsProtocol {
           found.hasAttr = true;
           return 0;
         },
+        { urgent },
       ),
     );
   }
 
-  async setattr(object: FileHandle, _state: OpenState | null, change: SetAttr, found: Found): Promise<number> {
+  async setattr(
+    object: FileHandle,
+    _state: OpenState | null,
+    change: SetAttr,
+    found: Found,
+    urgent = false,
+  ): Promise<number> {
     return plain(
       await this.#call(
         Proc.setattr,
@@ -181,6 +188,7 @@ class Nfs3 implements NfsProtocol {
           wire.readWcc(reader, found);
           return 0;
         },
+        { urgent },
       ),
     );
   }

@@ -250,7 +250,7 @@ class Nfs4 implements NfsProtocol {
 
   // Objects.
 
-  async getattr(object: FileHandle, found: Found): Promise<number> {
+  async getattr(object: FileHandle, found: Found, urgent = false): Promise<number> {
     return plain(
       await this.#call(
         (compound) => {
@@ -258,11 +258,18 @@ class Nfs4 implements NfsProtocol {
           compound.op(Op.getattr).fixed(wire.fileAttributes);
         },
         (results) => results.pass(Op.putfh) || readAttr(results, found),
+        { urgent },
       ),
     );
   }
 
-  async setattr(object: FileHandle, state: OpenState | null, change: SetAttr, found: Found): Promise<number> {
+  async setattr(
+    object: FileHandle,
+    state: OpenState | null,
+    change: SetAttr,
+    found: Found,
+    urgent = false,
+  ): Promise<number> {
     const result = await this.#call(
       (compound) => {
         compound.putfh(object);
@@ -276,7 +283,7 @@ class Nfs4 implements NfsProtocol {
         wire.skipBitmap(results.reader);
         return readAttr(results, found);
       },
-      { once: true },
+      { once: true, urgent },
     );
     if (isStateLost(result) && state !== null) return this.setattr(object, null, change, found);
     return plain(result);

@@ -74,8 +74,15 @@ export interface NfsProtocol {
    */
   within(until: number): NfsProtocol;
 
-  getattr(object: FileHandle, found: Found): Promise<number>;
-  setattr(object: FileHandle, state: OpenState | null, change: SetAttr, found: Found): Promise<number>;
+  /** `urgent` (here and below): also while a lost connection is recovered. */
+  getattr(object: FileHandle, found: Found, urgent?: boolean): Promise<number>;
+  setattr(
+    object: FileHandle,
+    state: OpenState | null,
+    change: SetAttr,
+    found: Found,
+    urgent?: boolean,
+  ): Promise<number>;
   lookup(directory: FileHandle, name: ByteString, found: Found): Promise<number>;
   readlink(object: FileHandle, into: Uint8Array): Promise<number>;
   /** Exclusive, also when the call had to be sent again. What was made may have other attributes than asked for. */
@@ -100,7 +107,7 @@ export interface NfsProtocol {
     position: number,
     result: ReadResult,
   ): Promise<number>;
-  /** Not on stable storage until `commit`; answers how many bytes were taken. `urgent`: also while recovering. */
+  /** Not on stable storage until `commit`; answers how many bytes were taken. */
   write(
     object: FileHandle,
     state: OpenState | null,

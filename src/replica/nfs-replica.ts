@@ -15,6 +15,7 @@ import { type ByteString, printable } from "../util/byte-string.ts";
 import {
   EBADF,
   EINVAL,
+  EIO,
   EISDIR,
   ELOOP,
   ENAMETOOLONG,
@@ -499,7 +500,8 @@ export class NfsReplica implements Replica {
       }
       for (const step of attrSteps(change, known.mode)) {
         found.hasAttr = false;
-        const set = await protocol.setattr(known.handle, state, step, found);
+        const run = () => protocol.setattr(known.handle, state, step, found);
+        const set = await (step.size === undefined ? run() : session.unstable.truncate(known.handle, step.size, run));
         if (set < 0) return set;
       }
       if (!found.hasAttr) {
@@ -657,7 +659,7 @@ export class NfsReplica implements Replica {
 
   /** v4.2 punches holes; room beyond the size cannot be asked for, so nothing else is offered. */
   async fallocate(handle: ReplicaHandle, mode: number, position: number, length: number): Promise<number> {
-    const result = await this.#onFile(handle, async ({ protocol }, file) => {
+    const result = await this.#onFile(handle, async ({ protocol, unstable }, file) => {
       if (file.access === "read") return -EBADF;
       if (length <= 0 || position < 0) return -EINVAL;
       if (mode !== punchHole || !protocol.holes) return -EOPNOTSUPP;
@@ -666,7 +668,7 @@ export class NfsReplica implements Replica {
       if (got < 0) return got;
       // Linux ignores what is beyond the end, servers need not.
       const end = Math.min(position + length, found.attr.size);
-      return end <= position ? 0 : protocol.deallocate(file.handle, file.state, position, end - position);
+      return end <= position ? 0 : punch(protocol, unstable, file, position, end - position);
     });
     if (isUnanswered(result)) this.#noteData(handle);
     return result;
@@ -776,6 +778,32 @@ function attrSteps(change: AttrChange, knownMode: number): AttrChange[] {
     return [first, { mode, ...(atime === undefined ? {} : { atime }), ...(mtime === undefined ? {} : { mtime }) }];
   }
   return Object.keys(change).length === 0 ? [] : [change];
+}
+
+/** A server may forget a hole when it restarts, as it may a write: so it is committed at once, by the instance that made it. */
+async function punch(
+  protocol: NfsProtocol,
+  unstable: NfsUnstable,
+  file: NfsFile,
+  position: number,
+  length: number,
+): Promise<number> {
+  const before = { stable: false, verifier: "" };
+  const after = { stable: false, verifier: "" };
+  for (let i = 0; i < 3; i++) {
+    const steps = [
+      () => unstable.commit(file.handle),
+      () => protocol.commit(file.handle, before),
+      () => protocol.deallocate(file.handle, file.state, position, length),
+      () => protocol.commit(file.handle, after),
+    ];
+    for (const step of steps) {
+      const result = await step();
+      if (result < 0) return result;
+    }
+    if (before.verifier === after.verifier) return 0;
+  }
+  return -EIO;
 }
 
 async function readFully(protocol: NfsProtocol, file: NfsFile, into: Uint8Array, position: number): Promise<number> {

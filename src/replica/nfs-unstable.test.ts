@@ -16,6 +16,13 @@ class ForgetfulServer {
     this.#turns = turns;
   }
 
+  /** As the protocol has it: stable when it is answered. */
+  async truncate(handle: FileHandle, size: number): Promise<number> {
+    await this.#wait();
+    for (const contents of [this.stable, this.cached]) contents.get(handle.toString())?.fill(0, size);
+    return 0;
+  }
+
   restart(): void {
     this.instance++;
     this.cached.clear();
@@ -36,6 +43,8 @@ class ForgetfulServer {
         Object.assign(result, { stable: false, verifier: String(this.instance) });
         return data.length;
       },
+      getattr: async () => 0,
+      setattr: async () => 0,
       commit: async (handle: FileHandle, result: WriteResult) => {
         await this.#wait();
         this.stable.set(handle.toString(), Buffer.from(this.content(handle)));
@@ -89,6 +98,7 @@ describe("uncommitted writes", () => {
       },
       { weight: 2, arbitrary: fc.record({ kind: fc.constant("commit" as const) }) },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("restart" as const) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant("truncate" as const), size: fc.nat(64) }) },
     );
     await fc.assert(
       fc.asyncProperty(
@@ -105,6 +115,9 @@ describe("uncommitted writes", () => {
               const data = Buffer.alloc(8, next.byte);
               data.copy(expected, next.at);
               assert.equal(await unstable.write(server.protocol, file, null, data, next.at), 8);
+            } else if (next.kind === "truncate") {
+              expected.fill(0, next.size);
+              await unstable.truncate(file, next.size, () => server.truncate(file, next.size));
             } else if (next.kind === "commit") {
               commits.push(unstable.commit(file));
             } else {

@@ -4,15 +4,16 @@
  * files are committed early. `EIO` if what was lost cannot be written again.
  *
  * - `recover` runs after each reconnection, before any other call is sent: nobody reads a server that has forgotten.
+ * - A file that is cut or gets a hole takes what was written there with it: `truncate`, or a commit before and after.
  * - A file's kept writes are in the order in which they were answered; overlapping writes are never in flight together
  *   (the caller's locks see to that), so writing them again in that order ends in the same bytes.
  */
-import type { FileHandle, NfsProtocol, OpenState, WriteResult } from "../nfs/protocol.ts";
+import { type FileHandle, Found, type NfsProtocol, type OpenState, type WriteResult } from "../nfs/protocol.ts";
 import { EIO, ESTALE } from "../util/errno.ts";
 
 interface KeptWrite {
   readonly position: number;
-  readonly data: Buffer;
+  data: Buffer;
   /** Of the server instance that has it. */
   verifier: string;
 }
@@ -77,13 +78,8 @@ export class NfsUnstable {
     file.inFlight++;
     const result: WriteResult = { stable: false, verifier: "" };
     const written = await protocol.write(handle, state, data, position, result);
-    file.inFlight--;
     if (written > 0 && !result.stable) this.#keep(file, data.subarray(0, written), position, result.verifier);
-    if (file.inFlight === 0) {
-      file.idle?.();
-      file.idle = null;
-    }
-    this.#dropIfDone(file);
+    this.#ended(file);
     if (this.#bytes > this.#bounds.softBytes) {
       const early = this.#commitEarly(file);
       if (this.#bytes > this.#bounds.hardBytes) await early;
@@ -96,6 +92,30 @@ export class NfsUnstable {
     await this.#files.get(keyOf(handle))?.committing; // one that was sent before may not cover all of it
     const file = this.#files.get(keyOf(handle));
     return file === undefined ? 0 : this.#commitOnce(file);
+  }
+
+  /** Cuts the file at this size by `run`: what was written beyond is not to come back. */
+  async truncate(handle: FileHandle, size: number, run: () => Promise<number>): Promise<number> {
+    const file = this.#files.get(keyOf(handle));
+    if (file === undefined) return run();
+    while (file.rewriting !== null) await file.rewriting;
+    file.inFlight++;
+    const result = await run();
+    if (result >= 0) this.#cut(file, size);
+    this.#ended(file);
+    return result;
+  }
+
+  #cut(file: UncommittedFile, size: number): void {
+    const beyond = new Set(file.kept.filter((write) => write.position >= size));
+    this.#forget(file, beyond);
+    for (const write of file.kept) {
+      const excess = write.position + write.data.length - size;
+      if (excess <= 0) continue;
+      write.data = write.data.subarray(0, -excess);
+      file.bytes -= excess;
+      this.#bytes -= excess;
+    }
   }
 
   /** The same for all files. A file that is gone meanwhile (its handle is stale) needs nothing. */
@@ -132,6 +152,16 @@ export class NfsUnstable {
     }
     file.state = state;
     return file;
+  }
+
+  /** A change that was in flight has been answered. */
+  #ended(file: UncommittedFile): void {
+    file.inFlight--;
+    if (file.inFlight === 0) {
+      file.idle?.();
+      file.idle = null;
+    }
+    this.#dropIfDone(file);
   }
 
   #keep(file: UncommittedFile, data: Uint8Array, position: number, verifier: string): void {
@@ -194,6 +224,9 @@ export class NfsUnstable {
         file.idle = resolve;
       });
     }
+    const before = new Found();
+    const got = await this.#protocol.getattr(file.handle, before, true);
+    if (got < 0) return got;
     const result: WriteResult = { stable: false, verifier: "" };
     for (const write of [...file.kept]) {
       for (let at = 0; at < write.data.length; ) {
@@ -205,7 +238,9 @@ export class NfsUnstable {
       }
       write.verifier = result.verifier;
     }
-    return 0;
+    // Nobody has changed the file: its time is what it was, as it may have been set, and made equal on all replicas.
+    const mtime = { seconds: before.attr.mtime, nsec: before.attr.mtimeNsec };
+    return this.#protocol.setattr(file.handle, null, { mtime }, before, true);
   }
 
   #forget(file: UncommittedFile, writes: ReadonlySet<KeptWrite>): void {
