@@ -154,3 +154,19 @@ test("what an earlier process recorded is kept until the next checkpoint", async
   assert.equal(await again.intents.checkpoint(), true);
   assert.deepEqual(await kinds(again, 0), []);
 });
+
+test("it is known since when a replica may have missed changes, also from one that joined later or after intents were cleared", async () => {
+  const volume = await TestVolume.open([new MemoryDisk(), new MemoryDisk()]);
+  await volume.run({ kind: "create", path: "f" });
+  const before = (await volume.intents.begunAt())(0);
+  assert.ok(before !== null && before.seconds > 0);
+  volume.membership.expel([1]);
+  await volume.run({ kind: "create", path: "g" });
+  assert.equal(await volume.intents.checkpoint({ evenDegraded: true }), true);
+  await volume.run({ kind: "create", path: "h" });
+  assert.deepEqual((await volume.intents.begunAt())(0), before);
+  volume.membership.admit(1);
+  assert.deepEqual((await volume.intents.begunAt())(1), { seconds: 0, nsec: 0 });
+  assert.equal(await volume.intents.checkpoint(), true);
+  assert.equal((await volume.intents.begunAt())(0), null);
+});

@@ -19,7 +19,9 @@ import { EDQUOT, EEXIST, EIO, ENOENT, ENOSPC } from "../util/errno.ts";
 import { FileAttr, isDirectory, S_IFDIR, S_IFMT } from "../util/file-attr.ts";
 import { type Eventual, type Op, start, wait } from "../util/op.ts";
 import type { Intents } from "./contracts.ts";
-import { type ControlPlace, generationPlace, intentsPlace, SPARE, sparePlace } from "./intent-places.ts";
+import { SharedFlush } from "./intent-flush.ts";
+import { adoptGenerations, begunAt, type Generation, newGeneration } from "./intent-generations.ts";
+import { type ControlPlace, intentsPlace, SPARE, sparePlace } from "./intent-places.ts";
 import { isBefore, type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
 import { encodeIntent, type IntentBody, type IntentRecord, maxTargetBytes, pathThatFits } from "./intent-record.ts";
 import { hasNoPlace, type Path, pathOf } from "./node-path.ts";
@@ -58,24 +60,6 @@ export interface IntentLogOptions {
   readonly flush?: boolean;
 }
 
-interface Generation {
-  readonly number: number;
-  readonly place: ControlPlace;
-  readonly records: IntentRecord[];
-  /** Replicas that have it. */
-  readonly members: Set<number>;
-  /** Holds records that have not been flushed. */
-  unflushed: boolean;
-}
-
-const noGeneration: Generation = {
-  number: 0,
-  place: intentsPlace,
-  records: [],
-  members: new Set(),
-  unflushed: false,
-};
-
 export class IntentLog implements Intents {
   readonly #deps: IntentLogDeps;
   readonly #flushEach: boolean;
@@ -88,12 +72,13 @@ export class IntentLog implements Intents {
   /** The generation in which everything is covered, by the spare intent. */
   #everythingIn = 0;
   #seq = 0;
-  /** What an earlier process has left, until it is cleared: since when. */
-  readonly #adoptedSince = new Map<number, TimeSpec>();
+  /** While a replica is out whose intents had to be cleared all the same: since when they had been. */
+  #keptSince: Map<number, TimeSpec> | null = null;
+  /** What is asked for and not answered yet, and by which nodes. */
+  readonly #asked = new Set<Promise<number>>();
   readonly #pending = new Map<TreeNode, Promise<number>>();
   #sparing: Promise<void> | null = null;
-  #flushing: Promise<number> | null = null;
-  #flushNext: Promise<number> | null = null;
+  readonly #flushing = new SharedFlush(() => this.#flushOp());
   #checkpointing: Promise<boolean> | null = null;
   /** Told whenever a generation gets its first record. */
   onBegun: () => void = () => {};
@@ -110,30 +95,25 @@ export class IntentLog implements Intents {
 
   /** Records that no checkpoint has cleared. */
   get count(): number {
-    return this.#older.reduce((n, g) => n + g.records.length, this.#current?.records.length ?? 0);
+    return this.#generations.reduce((n, { records }) => n + records.length, 0);
   }
 
   /** What may not be on stable storage everywhere, as `MissedChangesLog.begin` wants it for a replica that leaves. */
   get uncleared(): readonly IntentRecord[] {
-    return [...this.#older.flatMap((g) => g.records), ...(this.#current?.records ?? [])];
+    return this.#generations.flatMap(({ records }) => records);
+  }
+
+  get #generations(): readonly Generation[] {
+    return this.#current === null ? this.#older : [...this.#older, this.#current];
   }
 
   /** When, by each in-sync replica's own time, the first of these was made: what has changed since may be among them. */
   async begunAt(): Promise<(replica: number) => TimeSpec | null> {
-    const begun = new Map<number, TimeSpec>();
-    const attr = new FileAttr();
+    const begun = new Map<number, TimeSpec | null>();
     for (const index of this.#deps.inSync()) {
-      let earliest = this.#adoptedSince.get(index) ?? null;
-      for (const { place, records, members } of [...this.#older, this.#current ?? noGeneration]) {
-        const first = records[0];
-        if (first === undefined || !members.has(index)) continue;
-        const object = { parent: place, name: String(first.seq) };
-        const result = await this.#deps.replica(index).getattr(object, attr);
-        this.#deps.replica(index).forget(object);
-        const ctime = { seconds: attr.ctime, nsec: attr.ctimeNsec };
-        if (result >= 0 && (earliest === null || isBefore(ctime, earliest))) earliest = ctime;
-      }
-      if (earliest !== null) begun.set(index, earliest);
+      const own = await begunAt(this.#deps.replica(index), index, this.#generations);
+      const kept = this.#keptSince === null ? null : (this.#keptSince.get(index) ?? { seconds: 0, nsec: 0 });
+      begun.set(index, kept !== null && (own === null || isBefore(kept, own)) ? kept : own);
     }
     return (replica) => begun.get(replica) ?? null;
   }
@@ -143,46 +123,22 @@ export class IntentLog implements Intents {
    * kept until the next checkpoint; after a reconcile there is nothing.
    */
   async open(): Promise<void> {
-    const older = new Map<number, Generation>();
+    const read = new Map<number, ReadIntents>();
     const results: ReplicaResult[] = [];
     for (const index of this.#deps.inSync()) {
       const replica = this.#deps.replica(index);
       const made = await replica.mkdir(intentsPlace.parent as ControlPlace, intentsPlace.name, 0o700, owner, null);
       results.push({ replica: index, result: made === -EEXIST ? 0 : Math.min(0, made) });
-      const there: ReadIntents = await readIntents(replica);
-      if (there.damage !== null) this.#adopt(older, index, [{ kind: "tree", path: [], generation: 1, seq: 0 }], [1]);
-      this.#adopt(older, index, there.records, there.generations);
-      if (there.since !== null) this.#adoptedSince.set(index, there.since);
+      read.set(index, await readIntents(replica));
       await start(this.#prepareSpare(replica));
     }
     if (results.some(({ result }) => result < 0)) this.#deps.onFailed(results);
-    this.#older = [...older.values()].sort((a, b) => a.number - b.number);
+    this.#older = adoptGenerations(read);
     for (const { records, number } of this.#older) {
-      records.sort((a, b) => a.seq - b.seq);
-      this.#seq = Math.max(this.#seq, ...records.map((record) => record.seq));
+      for (const { seq } of records) this.#seq = Math.max(this.#seq, seq);
       this.#generation = Math.max(this.#generation, number + 1);
     }
     if (this.#older.length > 0) this.onBegun();
-  }
-
-  #adopt(
-    older: Map<number, Generation>,
-    index: number,
-    records: readonly IntentRecord[],
-    generations: readonly number[],
-  ): void {
-    for (const number of generations) {
-      let generation = older.get(number);
-      if (generation === undefined) {
-        generation = { number, place: generationPlace(number), records: [], members: new Set(), unflushed: true };
-        older.set(number, generation);
-      }
-      generation.members.add(index);
-      const known = new Set(generation.records.map((record) => record.seq));
-      for (const record of records) {
-        if (record.generation === number && !known.has(record.seq)) generation.records.push(record);
-      }
-    }
   }
 
   entries(directory: TreeNode): Eventual<number> {
@@ -213,7 +169,7 @@ export class IntentLog implements Intents {
 
   rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number> {
     if (this.#everythingIn === this.#generation) return 0;
-    return start(this.#recordRename(from, fromName, to, toName, exchange));
+    return this.#ask(start(this.#recordRename(from, fromName, to, toName, exchange)));
   }
 
   /** The next generation begins: nothing is covered any more. What the earlier ones hold stays until a checkpoint. */
@@ -277,8 +233,11 @@ export class IntentLog implements Intents {
     // Whoever has left meanwhile may lack what these intents name.
     if (results.some(({ result }) => result < 0) || this.#deps.inSync() !== members) return false;
     if (this.#deps.isDegraded() && !evenDegraded) return false;
+    // Who is out has marks that count from here on, although what they came from is cleared.
+    const since = this.#deps.isDegraded() ? await this.begunAt() : null;
+    this.#keptSince =
+      since === null ? null : new Map(members.map((index) => [index, since(index) ?? { seconds: 0, nsec: 0 }]));
     this.#older = this.#older.filter((generation) => !done.includes(generation));
-    this.#adoptedSince.clear();
     for (const index of members) {
       const numbers = done.filter((generation) => generation.members.has(index)).map((generation) => generation.number);
       const result = await removeIntents(this.#deps.replica(index), numbers);
@@ -291,7 +250,7 @@ export class IntentLog implements Intents {
   /** A change may ask for two or three intents, one after the other; only then is it where `drained` sees it. */
   async #drained(): Promise<void> {
     for (let i = 0; i < 3; i++) {
-      await Promise.all(this.#pending.values());
+      await Promise.all(this.#asked);
       await new Promise((resolve) => setImmediate(resolve));
     }
     await this.#deps.drained();
@@ -306,7 +265,14 @@ export class IntentLog implements Intents {
       if (this.#pending.get(node) === pending) this.#pending.delete(node);
     });
     this.#pending.set(node, pending);
-    return pending;
+    return this.#ask(pending);
+  }
+
+  #ask(answer: Eventual<number>): Eventual<number> {
+    if (typeof answer === "number") return answer;
+    const asked = answer.finally(() => this.#asked.delete(asked));
+    this.#asked.add(asked);
+    return asked;
   }
 
   *#after(before: Promise<number>, cover: () => Op<number>): Op<number> {
@@ -435,7 +401,7 @@ export class IntentLog implements Intents {
     if (this.#current !== null) return this.#current;
     const number = this.#generation;
     const first: IntentRecord = { kind: "begin", generation: number, seq: ++this.#seq };
-    this.#current = { number, place: generationPlace(number), records: [first], members: new Set(), unflushed: true };
+    this.#current = newGeneration(number, first);
     this.onBegun();
     return this.#current;
   }
@@ -461,9 +427,8 @@ export class IntentLog implements Intents {
     try {
       this.renew();
       const number = this.#generation;
-      const place = generationPlace(number);
-      const record: IntentRecord = { kind: "tree", path: [], generation: number, seq: ++this.#seq };
-      const generation: Generation = { number, place, records: [record], members: new Set(), unflushed: true };
+      const generation = newGeneration(number, { kind: "tree", path: [], generation: number, seq: ++this.#seq });
+      const { place } = generation;
       this.#current = generation;
       this.onBegun();
       const results = yield* this.#onAll(this.#deps.inSync(), function* (replica, index) {
@@ -502,29 +467,13 @@ export class IntentLog implements Intents {
     return results;
   }
 
-  /** Whoever asks while a flush is under way gets the next one, together with all others who do. */
   #flush(): Eventual<number> {
-    if (this.#flushing === null) return this.#startFlush();
-    this.#flushNext ??= this.#flushing.then(() => {
-      this.#flushNext = null;
-      return this.#startFlush();
-    });
-    return this.#flushNext;
-  }
-
-  #startFlush(): Eventual<number> {
-    const flushed = start(this.#flushOp());
-    if (typeof flushed === "number") return flushed;
-    const flushing = flushed.finally(() => {
-      if (this.#flushing === flushing) this.#flushing = null;
-    });
-    this.#flushing = flushing;
-    return flushing;
+    return this.#flushing.flush();
   }
 
   *#flushOp(): Op<number> {
-    for (const generation of [...this.#older, this.#current]) {
-      if (generation?.unflushed !== true) continue;
+    for (const generation of this.#generations) {
+      if (!generation.unflushed) continue;
       generation.unflushed = false;
       const members = this.#deps.inSync().filter((index) => generation.members.has(index));
       const results = yield* this.#onAll(members, function* (replica) {
