@@ -3,8 +3,9 @@
  *
  * Marks of a node: ENTRY, whatever has this name may be missing, stale or another object on the replica; ATTRIBUTES;
  * byte ranges of data; SCAN, entries of this directory may differ, and what of them changed since the intents began;
- * TREE, everything at and below it may differ (with CONTENTS, also where size and times are the same). SCAN and TREE are walks: `cursor` null means not begun; else names up to
- * the cursor, in byte order, are done, and count only by marks of their own.
+ * TREE, everything at and below it may differ (with CONTENTS, also where size and times are the same). SCAN and TREE are
+ * walks: `cursor` null means not begun; else names up to the cursor, in byte order, are done, and count only by marks of
+ * their own.
  *
  * - Dirtiness is inherited: below an ENTRY nothing is reachable, below a TREE or SCAN not what the walk has yet to reach.
  * - Marks only ever grow, except by `clear*`, which a resync calls under the object's lock, and by a rename's moving them.
@@ -12,63 +13,10 @@
  * - Memory is bounded: beyond `maxNodes` the fullest subtree becomes one TREE mark.
  */
 import type { ByteString } from "../util/byte-string.ts";
+import { ATTRIBUTES, CONTENTS, DirtyNode, ENTRY, type Origin, SCAN, TREE } from "./dirty-node.ts";
 import { DirtyRanges } from "./dirty-ranges.ts";
 import type { Path } from "./node-path.ts";
 import { TargetPlace } from "./target-places.ts";
-
-export const ENTRY = 1;
-export const ATTRIBUTES = 2;
-export const SCAN = 4;
-export const TREE = 8;
-/** With TREE: contents are compared even where size and times are equal. */
-export const CONTENTS = 16;
-
-export type Origin = TargetPlace<DirtyNode>;
-
-export class DirtyNode {
-  parent: DirtyNode | null;
-  name: ByteString;
-  children: Map<ByteString, DirtyNode> | null = null;
-  flags = 0;
-  ranges: DirtyRanges | null = null;
-  /** How far a walk of this directory has come; null: not begun. */
-  cursor: ByteString | null = null;
-  /** Where the replica has the object that now has this name. */
-  origin: Origin | null = null;
-
-  constructor(parent: DirtyNode | null, name: ByteString) {
-    this.parent = parent;
-    this.name = name;
-  }
-
-  get hasMarks(): boolean {
-    return this.flags !== 0 || this.ranges !== null;
-  }
-
-  get isWalking(): boolean {
-    return (this.flags & (TREE | SCAN)) !== 0 && this.cursor !== null;
-  }
-
-  /** True where a walk of this directory has yet to reach the name. */
-  awaits(name: ByteString): boolean {
-    return (this.flags & (TREE | SCAN)) !== 0 && (this.cursor === null || name > this.cursor);
-  }
-
-  path(): ByteString[] {
-    const path: ByteString[] = [];
-    for (let node: DirtyNode = this; node.parent !== null; node = node.parent) path.push(node.name);
-    return path.reverse();
-  }
-}
-
-type SavedNode = [
-  depth: number,
-  name: ByteString,
-  flags: number,
-  ranges: [number, number | null][],
-  cursor: ByteString | null,
-  origin: ByteString[] | null,
-];
 
 export class DirtySet {
   readonly root = new DirtyNode(null, "");
@@ -169,7 +117,7 @@ export class DirtySet {
       this.#becomeTree(top);
       if (contents) top.flags |= CONTENTS;
       // What was known of where the replica has things is not certain any more either.
-      for (const { node } of [...this.#walk(top)]) {
+      for (const { node } of [...this.walk(top)]) {
         if (node.origin === null) continue;
         this.setOrigin(node, null);
         this.#becomeUncertain(node);
@@ -312,7 +260,7 @@ export class DirtySet {
   counts(): { readonly files: number; readonly bytes: number } {
     let files = 0;
     let bytes = 0;
-    for (const { node } of this.#walk()) {
+    for (const { node } of this.walk()) {
       if (node.hasMarks) files++;
       if (node.ranges !== null)
         for (const [start, end] of node.ranges.list()) if (end !== Number.POSITIVE_INFINITY) bytes += end - start;
@@ -320,55 +268,9 @@ export class DirtySet {
     return { files, bytes };
   }
 
-  /** As text, to be kept where a later process finds it. */
-  save(): string {
-    const nodes: SavedNode[] = [];
-    for (const { node, depth } of this.#walk()) {
-      const ranges = (node.ranges?.list() ?? []).map(([a, b]): [number, number | null] => [
-        a,
-        Number.isFinite(b) ? b : null,
-      ]);
-      nodes.push([depth, node.name, node.flags, ranges, node.cursor, node.origin?.path() ?? null]);
-    }
-    return JSON.stringify({ version: 1, nodes, suspects: [...this.suspects] });
-  }
-
-  /** null if the text is not what `save` wrote: the whole tree must be taken as dirty then. */
-  static load(text: string, options: { readonly maxNodes?: number } = {}): DirtySet | null {
-    try {
-      const saved = JSON.parse(text) as { version?: unknown; nodes?: unknown; suspects?: unknown };
-      if (saved.version !== 1 || !Array.isArray(saved.nodes) || !Array.isArray(saved.suspects)) return null;
-      const set = new DirtySet(options);
-      for (const [ino, names] of saved.suspects as [number, number][]) set.suspects.set(ino, names);
-      const above: DirtyNode[] = [];
-      for (const [depth, name, flags, ranges, cursor, origin] of saved.nodes as SavedNode[]) {
-        if (!Number.isInteger(depth) || depth < 0 || depth > above.length || !Number.isInteger(flags)) return null;
-        if (typeof name !== "string" || (cursor !== null && typeof cursor !== "string")) return null;
-        const node = depth === 0 ? set.root : set.#child(above[depth - 1] as DirtyNode, name);
-        above.length = depth;
-        above.push(node);
-        node.flags = flags;
-        // A walk's listing is gone; what it had done stays done.
-        node.cursor = cursor;
-        for (const [start, end] of ranges) {
-          node.ranges ??= new DirtyRanges();
-          node.ranges.add(start, end ?? Number.POSITIVE_INFINITY);
-        }
-        if (origin !== null) {
-          let place = set.target;
-          for (const part of origin) place = place.child(part);
-          set.setOrigin(node, place);
-        }
-      }
-      return set;
-    } catch {
-      return null;
-    }
-  }
-
   /** Adds all marks of another set; origins only where this set knows nothing of the path. */
   addAll(other: DirtySet): void {
-    for (const { node } of other.#walk()) {
+    for (const { node } of other.walk()) {
       if (!node.hasMarks) continue;
       const path = node.path();
       const mine = this.#mark(path);
@@ -523,15 +425,16 @@ export class DirtySet {
 
   #collapse(top: DirtyNode): void {
     this.#becomeTree(top);
-    for (const { node } of this.#walk(top))
+    for (const { node } of this.walk(top))
       if (node.origin !== null || (node.flags & CONTENTS) !== 0) top.flags |= CONTENTS;
     this.#dropChildren(top);
     top.ranges = null;
     this.mustDrain = !this.absorbs;
   }
 
-  *#walk(node = this.root, depth = 0): Generator<{ node: DirtyNode; depth: number }> {
+  /** Every node from here on, each before what is below it. */
+  *walk(node = this.root, depth = 0): Generator<{ node: DirtyNode; depth: number }> {
     yield { node, depth };
-    if (node.children !== null) for (const child of node.children.values()) yield* this.#walk(child, depth + 1);
+    if (node.children !== null) for (const child of node.children.values()) yield* this.walk(child, depth + 1);
   }
 }

@@ -6,7 +6,8 @@
 import type { Replica, TimeSpec, TreeObject } from "../replica/replica.ts";
 import { type FileAttr, isDirectory, S_IFMT } from "../util/file-attr.ts";
 import type { ObjectLocks } from "./contracts.ts";
-import { CONTENTS, type DirtyNode, type DirtySet, type Origin } from "./dirty-set.ts";
+import { CONTENTS, type DirtyNode, type Origin } from "./dirty-node.ts";
+import type { DirtySet } from "./dirty-set.ts";
 import { isBefore } from "./intent-read.ts";
 import type { Path } from "./node-path.ts";
 import { CONTROL_DIRECTORY, type Orphans } from "./orphans.ts";

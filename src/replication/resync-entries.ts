@@ -7,7 +7,7 @@ import type { TreeObject } from "../replica/replica.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { EEXIST } from "../util/errno.ts";
 import { type FileAttr, isDirectory, isRegular, S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT } from "../util/file-attr.ts";
-import { ATTRIBUTES, CONTENTS, type DirtyNode, ENTRY, type Origin, SCAN, TREE } from "./dirty-set.ts";
+import { ATTRIBUTES, CONTENTS, type DirtyNode, ENTRY, type Origin, SCAN, TREE } from "./dirty-node.ts";
 import { hasNoPlace, type Path, pathOf } from "./node-path.ts";
 import { CONTROL_DIRECTORY } from "./orphans.ts";
 import { attributesOf, type Copy, lookupIn, must, namesIn, ReplicaCallError, readLink } from "./replica-call.ts";

@@ -4,7 +4,7 @@
  */
 
 import { FileAttr, isRegular } from "../util/file-attr.ts";
-import { ATTRIBUTES, type DirtyNode, ENTRY } from "./dirty-set.ts";
+import { ATTRIBUTES, type DirtyNode, ENTRY } from "./dirty-node.ts";
 import type { Path } from "./node-path.ts";
 import { attributesOf, type Copy, must } from "./replica-call.ts";
 import { isSameType, Moved, type RepairContext } from "./resync-context.ts";

@@ -5,7 +5,7 @@
 import type { ByteString } from "../util/byte-string.ts";
 import { type FileAttr, isDirectory, isRegular } from "../util/file-attr.ts";
 import { compareAttributes } from "./compare.ts";
-import { ATTRIBUTES, CONTENTS, type DirtyNode, ENTRY, type Origin, SCAN, TREE } from "./dirty-set.ts";
+import { ATTRIBUTES, CONTENTS, type DirtyNode, ENTRY, type Origin, SCAN, TREE } from "./dirty-node.ts";
 import type { Path } from "./node-path.ts";
 import { CONTROL_DIRECTORY } from "./orphans.ts";
 import { attributesOf, type Copy, lookupIn, namesIn, xattrsOf } from "./replica-call.ts";
