@@ -9,6 +9,7 @@ import { umount2Later } from "../posix/mount.ts";
 import { byteString } from "../util/byte-string.ts";
 import { EACCES, EPERM } from "../util/errno.ts";
 import { FailureError } from "./failure.ts";
+import { findMountUsers, type MountUsers } from "./mount-users.ts";
 import type { FailureCode } from "./protocol.ts";
 
 export interface MountRequest {
@@ -23,6 +24,10 @@ export interface MountOperations {
   close(fd: number): void;
   /** On top of what is there. Throws a `FailureError`. */
   mount(fd: number, request: MountRequest): void;
+  /** The device number of what is mounted there ("0:53"); null if nothing of FUSE is. */
+  device(mountpoint: string): string | null;
+  /** Who has the file system of this device, in all mount namespaces. */
+  users(device: string): MountUsers;
   /** Every request of this mount, waiting or to come, gets an error; the dead mount stays in the tree. */
   abort(mountpoint: string): void;
   /** Resolves with 0 or a negative errno. */
@@ -36,6 +41,11 @@ export const kernelMounts: MountOperations = {
     const { flags } = parseMountOptions(options);
     translated("mountpoint", () => mountDevice({ fd, mountpoint, source, flags, subtype: "chiron" }));
   },
+  device(mountpoint) {
+    const mounted = findMount(mountpoint);
+    return mounted === null ? null : `0:${mounted.connection}`;
+  },
+  users: findMountUsers,
   abort(mountpoint) {
     const mounted = findMount(mountpoint);
     if (mounted !== null) abortConnection(mounted.connection);

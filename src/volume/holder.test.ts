@@ -45,6 +45,8 @@ function setUp(context: TestContext, volume: string, options: Partial<HolderOpti
     open: () => openSync("/dev/null", "r+"),
     close: (fd) => closeSync(fd),
     mount: (_fd, request) => void kernel.push(`mount ${request.source}`),
+    device: () => "0:53",
+    users: () => ({ copies: 0, users: [] }),
     abort: () => void kernel.push("abort"),
     unmount: async (_mountpoint, flags) => {
       kernel.push(`unmount ${flags}`);

@@ -28,6 +28,8 @@ import { decodeStatePage, replicasInCall, STATE_PAGE_BYTES, STATE_PAGE_NAME, typ
 const QUIESCE_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 2000;
 const SPARE_DELAY_MS = 1000;
+/** Unmounted, the kernel ends the session at once, unless somebody has a copy of the mount. */
+const COPIES_DELAY_MS = 1000;
 
 export interface HolderDeps {
   readonly logger: Logger;
@@ -180,6 +182,7 @@ export class Holder {
     if (this.#phase !== "mounted" && this.#phase !== "unmounting")
       throw new FailureError("busy", "The mount is about to change hands: try again");
     const { mountpoint } = this.#config.volume;
+    const device = this.#deps.mounts.device(mountpoint); // as long as it is in the mount table
     const flags = UMOUNT_NOFOLLOW | (how.force ? MNT_FORCE : 0);
     let result = await this.#umount2(how.lazy && !how.force ? flags | MNT_DETACH : flags);
     if (result === -EBUSY && how.force) result = await this.#umount2(UMOUNT_NOFOLLOW | MNT_DETACH);
@@ -198,6 +201,17 @@ export class Holder {
     if (how.lazy && !how.force) {
       // Mostly nothing is open and it is over in a moment; if not, the caller need not wait for it.
       return (await this.#endsWithin(1000)) ? "ended" : "detached";
+    }
+    if (await this.#endsWithin(Math.min(COPIES_DELAY_MS, settleTimeoutMs))) return "ended";
+    const { copies, users } = device === null ? { copies: 0, users: [] } : this.#deps.mounts.users(device);
+    if (copies > 0 && users.length > 0 && !how.force) {
+      this.#log.warn("Unmounted, but other mount namespaces use a copy of the mount", { copies, users });
+      return "detached";
+    }
+    if (copies > 0) {
+      this.#log.info("Other mount namespaces have a copy of the mount: it is ended there, too", { copies, users });
+      await this.#endNow();
+      return "ended";
     }
     if (await this.#endsWithin(settleTimeoutMs)) return "ended";
     if (elsewhere && !how.force) {

@@ -144,6 +144,33 @@ test("where the kernel cannot resend, requests get errors, none hangs, and nothi
   assert.equal(readFileSync(box.path("b/after"), "utf8"), "fine\n");
 });
 
+test("a copy of the mount in another namespace does not delay unmounting, unless somebody uses it", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount();
+  const idle = spawn("unshare", ["-m", "--propagation", "private", "sleep", "1000"], { stdio: "ignore" });
+  box.onEnd(() => idle.kill("SIGKILL"));
+  await sh(`until [ "$(readlink /proc/${idle.pid}/ns/mnt)" != "$(readlink /proc/self/ns/mnt)" ]; do sleep 0.05; done`);
+  await sh(`echo hello > ${box.mountpoint}/f`);
+  const { code, stdout } = await box.chiron("unmount", box.mountpoint);
+  assert.deepEqual([code, stdout], [0, ""]);
+  assert.match(box.logText(), /have a copy of the mount/);
+  assert.deepEqual(readdirSync(box.path("run")), []);
+  assert.equal((await run("python3", [treesEqual, box.path("a"), box.path("b")])).code, 0);
+
+  await box.mount();
+  assert.doesNotMatch(box.logText(), /not unmounted in order/, "it was left in order");
+  const script = `exec 3> ${box.mountpoint}/g; echo open; read line; echo later >&3`;
+  const user = spawn("unshare", ["-m", "--propagation", "private", "sh", "-c", script]);
+  box.onEnd(() => user.kill("SIGKILL"));
+  await new Promise((resolve) => user.stdout.once("data", resolve));
+  assert.match((await box.chiron("unmount", box.mountpoint)).stdout, /out of the tree/);
+  user.stdin.write("go\n");
+  await new Promise((resolve) => user.once("exit", resolve));
+  idle.kill("SIGKILL");
+  await box.until("the holder ends", () => readdirSync(box.path("run")).length === 0);
+  assert.equal(readFileSync(box.path("b/g"), "utf8"), "later\n");
+});
+
 test("metrics are served while the volume process is away", async (context) => {
   const { box } = await mounted(context, "--metrics", "127.0.0.1:19187");
   const scrape = async () => (await fetch("http://127.0.0.1:19187/metrics")).text();

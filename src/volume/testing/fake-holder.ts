@@ -14,6 +14,8 @@ async function hold(config: HolderConfig): Promise<void> {
       open: () => openSync("/dev/null", "r+"),
       close: (fd) => closeSync(fd),
       mount: () => {},
+      device: () => "0:53",
+      users: () => ({ copies: 0, users: [] }),
       abort: () => {},
       unmount: async () => 0,
     },
