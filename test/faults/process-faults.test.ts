@@ -2,7 +2,7 @@
 import { describe, test } from "node:test";
 import { seeded } from "../../src/replica/testing/random.ts";
 import { cannotMount, eventually, shell } from "../mount/command.ts";
-import { LoopDisk } from "../mount/disk.ts";
+import { directoryDisk, LoopDisk } from "../mount/disk.ts";
 import { TestVolume } from "../mount/test-volume.ts";
 import { Workload } from "../mount/workload.ts";
 
@@ -94,15 +94,20 @@ describe(`the volume process fails under an application (seed ${seed})`, { skip:
   }
 
   test("kill -9 in the middle of a resync: it goes on", { timeout: 300_000 }, async () => {
-    await using volume = await TestVolume.start({ args: ["--resync-bandwidth", "4M"] });
+    await using volume = await TestVolume.start({
+      disks: [directoryDisk, LoopDisk.make("ext4")],
+      args: ["--resync-bandwidth", "4M"],
+    });
+    const disk = volume.disk(1) as LoopDisk;
     await shell(`cd "${volume.mountpoint}"; for i in $(seq 40); do head -c 512K /dev/urandom > base-$i; done`);
-    await volume.chiron("replica", "disable", volume.mountpoint, "b");
+    await disk.cutPower();
+    await volume.lost("b");
     const application = new Workload(volume.mountpoint, seed);
     try {
       await application.goesOn();
       await shell(`cd "${volume.mountpoint}"; for i in $(seq 30); do head -c 512K /dev/urandom > base-$i; done`);
-      await volume.chiron("replica", "enable", volume.mountpoint, "b");
-      for (let kill = 0; kill < 3; kill++) {
+      await disk.powerOn();
+      for (let kill = 0; kill < 2; kill++) {
         await volume.until("the resync runs", ({ state }) => state === "Syncing");
         await pause(500);
         await killVolumeProcess(volume, "SIGKILL");
