@@ -9,6 +9,7 @@ import type { PersistentVolumeClaim } from "../../src/controller/objects.ts";
 import type { VolumeObject } from "../../src/controller/reconciler.ts";
 import { persistentVolumeClaims, persistentVolumes } from "../../src/kube/resources.ts";
 import { eventually } from "./eventually.ts";
+import type { Daemon } from "./processes.ts";
 import { findProgram, skipWithout } from "./programs.ts";
 import { nodeName, type SmallCluster, skipWithoutSmallCluster, startSmallCluster } from "./small-cluster.ts";
 
@@ -28,7 +29,7 @@ describe("csi-provisioner and the controller", {
     programs.push(child);
   };
   before(async () => {
-    cluster = await startSmallCluster();
+    cluster = await startSmallCluster({ compiled: true });
     const kubeconfig = `--kubeconfig=${cluster.api.kubeconfigPath}`;
     const controllers = ["persistentvolume-binder", "persistentvolume-protection", "persistentvolumeclaim-protection"];
     start(
@@ -99,9 +100,9 @@ describe("csi-provisioner and the controller", {
       timeoutMs,
       250,
     );
-  /** Resident memory of the controller. */
-  const memory = () => {
-    const text = readFileSync(`/proc/${cluster.daemons.controller.child.pid}/status`, "utf8");
+  /** Resident memory of a process. */
+  const memory = (daemon: Daemon = cluster.daemons.controller) => {
+    const text = readFileSync(`/proc/${daemon.child.pid}/status`, "utf8");
     return Number(/VmRSS:\s+(\d+)/.exec(text)?.[1] ?? 0) * 1024;
   };
 
@@ -117,6 +118,12 @@ describe("csi-provisioner and the controller", {
     await remove(["first", "second"]);
     await nothingLeft(60_000);
     for (const name of ["a", "b"]) assert.deepEqual(readdirSync(join(cluster.directory, name)), []);
+  });
+
+  it("costs a node without volumes less than 150 MiB", () => {
+    const used = memory(cluster.daemons.node) + memory(cluster.daemons.mountd);
+    process.stderr.write(`node plugin and mount daemon: ${Math.round(used / mebibyte)} MiB\n`);
+    assert.ok(used < 150 * mebibyte, `${used / mebibyte} MiB`);
   });
 
   it("makes and deletes 200 claims at once, twice, with the controller's memory flat", async () => {

@@ -11,7 +11,7 @@ import { loadKubeConfig } from "../../src/kube/config.ts";
 import { type ApiServer, type Ran, run, skipWithoutApiServer, startApiServer } from "./api-server.ts";
 import { type CsiClients, csiClients } from "./csi-client.ts";
 import { eventually } from "./eventually.ts";
-import { type Daemon, freePort, startDaemon } from "./processes.ts";
+import { compileInto, type Daemon, freePort, startDaemon } from "./processes.ts";
 
 export const nodeName = "n1";
 
@@ -44,25 +44,36 @@ export interface SmallCluster extends AsyncDisposable {
   places(...names: readonly string[]): string;
 }
 
-export async function startSmallCluster(): Promise<SmallCluster> {
+/** `compiled`: as in the image, instead of from the sources. */
+export async function startSmallCluster(options: { readonly compiled?: boolean } = {}): Promise<SmallCluster> {
   // Short, for a socket's path has 107 bytes at most.
   const directory = mkdtempSync(join(tmpdir(), "chiron-k-"));
   const kubelet = join(directory, "kubelet");
   const runDirectory = join(directory, "run");
   for (const path of ["plugins_registry", "plugins", "pods"]) mkdirSync(join(kubelet, path), { recursive: true });
+  const compiled = options.compiled ? join(directory, "package") : null;
+  if (compiled !== null) {
+    mkdirSync(compiled);
+    await compileInto(compiled);
+  }
   const api = await startApiServer();
   const client = new KubeClient(await loadKubeConfig(api.kubeconfigPath));
   const [controllerProbes, nodeProbes] = [await freePort(), await freePort()];
   const controllerSocket = join(directory, "controller.sock");
   const nodeSocket = join(directory, "node.sock");
   const kubeconfig = `--kubeconfig=${api.kubeconfigPath}`;
-  const controller = startDaemon("src/controller/main.ts", [
-    kubeconfig,
-    `--endpoint=unix://${controllerSocket}`,
-    `--probe-address=127.0.0.1:${controllerProbes}`,
-    "--namespace=default",
-    "--log-level=debug",
-  ]);
+  const controller = startDaemon(
+    "src/controller/main.ts",
+    [
+      kubeconfig,
+      `--endpoint=unix://${controllerSocket}`,
+      `--probe-address=127.0.0.1:${controllerProbes}`,
+      "--namespace=default",
+      "--log-level=debug",
+    ],
+    {},
+    compiled,
+  );
   const env = { CHIRON_RUN_DIR: runDirectory };
   const runMountd = () =>
     startDaemon(
@@ -73,6 +84,7 @@ export async function startSmallCluster(): Promise<SmallCluster> {
         "--log-level=debug",
       ],
       env,
+      compiled,
     );
   const runNode = () =>
     startDaemon(
@@ -90,6 +102,7 @@ export async function startSmallCluster(): Promise<SmallCluster> {
         "--log-level=debug",
       ],
       env,
+      compiled,
     );
   const probes = `http://127.0.0.1:${nodeProbes}`;
   const ready = (daemon: Daemon, url: string) =>
