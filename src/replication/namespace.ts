@@ -363,6 +363,10 @@ export class Namespace {
       if (missed.active) missed.rename(from, fromName, to, toName, exchange, followed);
       times.note(from);
       if (to !== orphans.directory) times.note(to);
+    } else if (missed.active) {
+      // Some may have done it, and are out for that.
+      missed.entry(from, fromName);
+      missed.entry(to, toName);
     }
     return result;
   }

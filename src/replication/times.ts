@@ -6,8 +6,8 @@
 import type { Answer } from "../replica/replica.ts";
 import { ENOENT } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
-import type { Op } from "../util/op.ts";
-import type { Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
+import { type Op, wait } from "../util/op.ts";
+import type { Intents, Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
 import { acquired, type FanOut } from "./fan-out.ts";
 import type { Tree, TreeNode } from "./tree.ts";
 
@@ -15,6 +15,7 @@ export interface TimesDeps {
   readonly fanOut: FanOut;
   readonly membership: Membership;
   readonly missed: MissedChanges;
+  readonly intents: Pick<Intents, "attributes">;
   readonly locks: ObjectLocks;
   readonly tree: Tree;
   /** A node is noted, or settled: kept across a restart of the process. */
@@ -64,6 +65,8 @@ export class Times {
     const attr = new FileAttr(); // of its own: others are settled meanwhile
     const handles = node.open?.handles;
     let leader = -1;
+    const covered = yield* wait(this.#deps.intents.attributes(node));
+    if (covered < 0) return covered;
     const read = yield* fanOut.read((replica, index) => {
       leader = index;
       const handle = handles?.[index] ?? -1;

@@ -86,11 +86,11 @@ export class NodeTable {
   /** The node of a name that was looked up or made, with one lookup more. Fills the inode number into `attr`. */
   enter(directory: TreeNode, name: ByteString, attr: FileAttr): TreeNode {
     const severalNames = attr.nlink > 1 && !isDirectory(attr.mode);
-    let node = this.tree.get(directory, name);
-    if (node === undefined && severalNames) {
-      node = this.#linked.get(attr.ino);
-      if (node !== undefined) this.tree.link(node, directory, name);
-    }
+    // First by what it is: a worker may have made another node for this name of it.
+    let node = severalNames ? this.#linked.get(attr.ino) : undefined;
+    const there = this.tree.get(directory, name);
+    if (node === undefined) node = there;
+    else if (node !== there) this.tree.link(node, directory, name);
     if (node === undefined) node = this.tree.pin(directory, name);
     else node.pins++;
     if (severalNames) this.alsoKnownAs(node, attr.ino);
@@ -120,6 +120,11 @@ export class NodeTable {
     const left = this.#log.value(node.record) - lookups;
     this.#log.setValue(node.record, Math.max(0, left));
     this.tree.unpin(node, left < 0 ? lookups + left : lookups);
+  }
+
+  /** The node of a file with several names, by an inode number that it has on a leader (tagged). */
+  linked(ino: number): TreeNode | undefined {
+    return this.#linked.get(ino);
   }
 
   /** A new leader numbers its files otherwise: files with several names are to be found under those numbers too. */

@@ -233,7 +233,7 @@ export class VolumeService {
         this.#caretaker.enable(this.#indexOf(params));
         return null;
       case "replica.add":
-        return this.#add(params);
+        return await this.#add(params);
       case "replica.remove":
         return await this.#remove(params);
       case "replica.replace":
@@ -276,8 +276,8 @@ export class VolumeService {
   }
 
   /** A new replica, filled by a resync. */
-  #add(params: CallParams): null {
-    const { membership, opened, missed } = this.#volume;
+  async #add(params: CallParams): Promise<null> {
+    const { membership, opened, missed, intents } = this.#volume;
     const { replica: name = "", path: url = "", slow = false, run = "auto" } = params;
     if (this.#replicas.some((other) => other?.name === name)) {
       throw new FailureError("usage", `There is a replica "${name}" already: use another name, or \`replica replace\``);
@@ -289,6 +289,7 @@ export class VolumeService {
         `A volume has at most ${MAX_REPLICAS} replicas, those removed since the mount included`,
       );
     }
+    await intents.recordUnknown(name); // whatever an earlier replica of this name had missed says nothing about this one
     const index = membership.add(name);
     const config: ReplicaConfig = { name, url, slow, run };
     this.#replicas[index] = config;
@@ -314,10 +315,11 @@ export class VolumeService {
 
   /** The same name, another place: filled by a resync. */
   async #replace(params: CallParams): Promise<null> {
-    const { membership, opened, missed } = this.#volume;
+    const { membership, opened, missed, intents } = this.#volume;
     const index = this.#indexOf(params);
     const before = this.#replicas[index] as ReplicaConfig;
     await this.#takeOut(index, before.name);
+    await intents.recordUnknown(before.name);
     membership.remove(index);
     membership.replaced(index);
     const config: ReplicaConfig = { ...before, url: params.path ?? before.url, run: params.run ?? "auto" };

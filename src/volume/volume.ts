@@ -110,6 +110,7 @@ export class Volume {
       fanOut,
       membership,
       missed,
+      intents,
       locks,
       tree,
       onNoted: (node, noted) => {

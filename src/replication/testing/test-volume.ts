@@ -151,7 +151,7 @@ export class TestVolume {
       intentOptions,
     );
     const { intents } = this;
-    this.times = new Times({ fanOut, membership, missed, locks, tree, onNoted: () => {} });
+    this.times = new Times({ fanOut, membership, missed, intents: this.intents, locks, tree, onNoted: () => {} });
     const { times } = this;
     this.names = new Namespace({ fanOut, membership, intents, missed, locks, tree, orphans, times, slots });
     this.attributes = new Attributes({ fanOut, intents, missed, locks, times });
