@@ -2,7 +2,7 @@
  * `nfs://host[:port]/export[/sub/dir]?version=3|4.1&mountport=…&timeout=…&kernel=1`. Several addresses of one server are
  * separated by commas; an IPv6 address stands in brackets. The path is bytes, with `%XX` for what a URL cannot hold.
  */
-import { type ByteString, byteString, printable } from "../util/byte-string.ts";
+import { type ByteString, byteString } from "../util/byte-string.ts";
 
 export interface NfsUrl {
   /** Names or addresses of one server, without brackets. */
@@ -57,11 +57,6 @@ export function formatNfsUrl(url: NfsUrl): string {
   const query = parameters.length === 0 ? "" : `?${parameters.join("&")}`;
   const path = url.path.map((name) => name.replace(/[^\w.~+@:,=-]/g, percent)).join("/");
   return `nfs://${hosts}${url.port === 0 ? "" : `:${url.port}`}/${path}${query}`;
-}
-
-/** The path as people read it. */
-export function printablePath(path: readonly ByteString[]): string {
-  return `/${path.map(printable).join("/")}`;
 }
 
 function percent(char: string): string {
