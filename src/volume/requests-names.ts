@@ -105,7 +105,7 @@ export class NameRequests {
     if (result < 0) return result;
     const node = this.#c.enter(directory, name, out);
     if (isDirectory(out.attr.mode)) this.#c.deps.intents.created(directory, node);
-    else this.#c.deps.times.note(node);
+    this.#c.deps.times.note(node); // a directory, too: it may stay empty, with the time of each replica's own clock
     return 0;
   }
 
