@@ -220,6 +220,7 @@ export class IntentLog implements Intents {
   async #checkpoint(evenDegraded: boolean): Promise<boolean> {
     if (this.#deps.isDegraded() && !evenDegraded) return false;
     if (this.#current === null && this.#older.length === 0) return true;
+    await this.#deps.drained(); // times that are made equal now are covered by what is about to be cleared
     this.renew();
     const done = this.#older.slice();
     await this.#drained();
