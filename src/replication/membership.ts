@@ -173,6 +173,13 @@ export class VolumeMembership implements Membership {
     return this.#standings.length - 1;
   }
 
+  /** An administrator lets it come back; on record, so that a later process does not leave it out again. */
+  async enable(replica: number): Promise<void> {
+    if (this.standing(replica).reason !== "Disabled") return;
+    this.#stand(replica, { reason: "NotAtMount" });
+    await this.refreshRecord();
+  }
+
   /** It is no replica of this volume any more, or another one takes its place. Neither in sync nor syncing. */
   remove(replica: number): void {
     this.#stand(replica, { state: "OutOfSync", reason: "New", since: this.#now(), lastError: null });

@@ -230,6 +230,7 @@ export class VolumeService {
       case "resync":
         return await this.#resync(params);
       case "replica.enable":
+        await this.#volume.membership.enable(this.#indexOf(params));
         this.#caretaker.enable(this.#indexOf(params));
         return null;
       case "replica.add":
