@@ -39,7 +39,8 @@ interface Watched {
   restarts: number;
   reported: NodeReport | null;
   readOnly: boolean;
-  busy: boolean;
+  /** The visit that is going on. */
+  visit: Promise<void> | null;
   /** Why `spec.replicas` is not carried out, and when to try again. */
   /** When the volume is verified next (`spec.scrub`), for the schedule that it was worked out from. */
   scrub: { readonly schedule: string; readonly atMs: number | null } | null;
@@ -56,6 +57,7 @@ export class VolumeWatch {
   readonly #client: KubeClient;
   readonly #options: Required<VolumeWatchOptions>;
   readonly #watched = new Map<string, Watched>();
+  readonly #leaving = new Map<string, Promise<void>>();
   #timer: NodeJS.Timeout | null = null;
   #stopped = false;
 
@@ -110,7 +112,9 @@ export class VolumeWatch {
         this.#watched.set(volume, watched);
       }
       watched.directory = directory;
-      void this.#visit(watched);
+      watched.visit ??= this.#visit(watched).finally(() => {
+        watched.visit = null;
+      });
     }
     const mounted = new Set(entries.map(({ record }) => record.config.volume.volume));
     for (const volume of this.#watched.keys()) if (!mounted.has(volume)) void this.#leave(volume);
@@ -136,7 +140,7 @@ export class VolumeWatch {
       restarts: 0,
       reported: null,
       readOnly,
-      busy: false,
+      visit: null,
       scrub: null,
       scrubbing: false,
       problem: null,
@@ -144,18 +148,27 @@ export class VolumeWatch {
     };
   }
 
-  async #leave(volume: string): Promise<void> {
+  /** Resolves when nothing of this volume is under way any more, whoever began to leave it. */
+  #leave(volume: string): Promise<void> {
     const watched = this.#watched.get(volume);
-    if (!watched) return;
+    if (!watched) return this.#leaving.get(volume) ?? Promise.resolve();
     this.#watched.delete(volume);
+    const left = this.#end(watched).finally(() => {
+      if (this.#leaving.get(volume) === left) this.#leaving.delete(volume);
+    });
+    this.#leaving.set(volume, left);
+    return left;
+  }
+
+  async #end(watched: Watched): Promise<void> {
     watched.client?.close();
     await watched.informer.stop();
+    // A report that is under way would come after the one that takes it back.
+    await watched.visit;
   }
 
   /** One at a time for each volume; a holder that hangs delays nobody else. */
   async #visit(watched: Watched): Promise<void> {
-    if (watched.busy) return;
-    watched.busy = true;
     const { logger, facts } = this.#options;
     try {
       watched.status = await this.#ask(watched);
@@ -168,13 +181,12 @@ export class VolumeWatch {
         watched.problem?.message ?? null,
         Date.now(),
       );
-      if (isWorthReporting(watched.reported, report, this.#options)) {
+      const isStillHere = this.#watched.get(watched.volume) === watched;
+      if (isStillHere && isWorthReporting(watched.reported, report, this.#options)) {
         if (await this.#apply(watched.volume, report)) watched.reported = report;
       }
     } catch (error) {
       logger.warn("cannot report on a volume", { volume: watched.volume, error });
-    } finally {
-      watched.busy = false;
     }
   }
 

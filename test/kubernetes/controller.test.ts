@@ -147,8 +147,10 @@ describe("the controller on a real API server", { skip: skipWithoutApiServer() }
       spec: { capacity: { storage: "1Gi" }, accessModes: ["ReadWriteOnce"], nfs: { server: "moon", path: "/x" } },
     });
     await eventually(() => client.get(persistentVolumes, "behind"));
-    const { status: now } = await get("behind");
-    assert.deepEqual(now?.replicas?.[0]?.place, { nfs: { server: "moon", path: "/x" } });
+    await eventually(async () => {
+      const { status: now } = await get("behind");
+      assert.deepEqual(now?.replicas?.[0]?.place, { nfs: { server: "moon", path: "/x" } });
+    });
   });
 
   it("deletes a volume that nobody uses, and keeps one that a node uses", async () => {

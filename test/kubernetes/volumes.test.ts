@@ -132,6 +132,20 @@ describe("a volume on a cluster of one node", { skip: skipWithoutSmallCluster() 
     assert.equal(readFileSync(directory("static-a/file"), "utf8"), "hello\n", "Retain keeps every tree");
   });
 
+  it("leaves no report of a node behind, however soon it is unmounted again", async () => {
+    await make("quick");
+    for (let again = 0; again < 8; again += 1) {
+      await stage("quick");
+      await new Promise((resolve) => setTimeout(resolve, again * 15));
+      await unstage("quick");
+      const { status: now } = await get("quick");
+      assert.equal(now?.nodes, undefined);
+      assert.equal(now?.holder, undefined);
+    }
+    await cluster.client.delete(replicatedVolumes, "quick");
+    await eventually(async () => assert.equal(await cluster.client.find(replicatedVolumes, "quick"), null), 10_000);
+  });
+
   it("is read-only where it is published so", async () => {
     await make("ro");
     await stage("ro");
