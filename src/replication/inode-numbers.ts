@@ -9,6 +9,11 @@ export function tagIno(replica: number, ino: number): number {
   return replica * TAG + (ino < TAG ? ino : foldHigh(ino));
 }
 
+/** Whose number this is. */
+export function replicaOfIno(tagged: number): number {
+  return Math.floor(tagged / TAG);
+}
+
 function foldHigh(ino: number): number {
   const high = Math.floor(ino / TAG);
   const low = ino % TAG;

@@ -5,6 +5,8 @@
  * - Ids are never used twice in the life of a mount. 1 is the root; 2 and 3 are ours and never shown.
  * - A file with several names is one node, as it is one inode in the kernel: found by its inode number.
  */
+
+import { replicaOfIno } from "../replication/inode-numbers.ts";
 import type { OpenFile } from "../replication/open-file.ts";
 import { Orphans } from "../replication/orphans.ts";
 import { Tree, TreeNode } from "../replication/tree.ts";
@@ -136,6 +138,15 @@ export class NodeTable {
     this.#linked.set(ino, node);
     this.#linkedInos.set(node, [...(this.#linkedInos.get(node) ?? []), ino]);
     if (node.record !== 0) this.#log.setFlag(node.record, FLAG_LINKED, true);
+  }
+
+  /** A replica has left or is back: what was made anew there has other numbers, and old numbers mean other files. */
+  forgetNumbers(replica: number): void {
+    for (const [ino, node] of this.#linked) {
+      if (replicaOfIno(ino) !== replica) continue;
+      this.#linked.delete(ino);
+      this.#linkedInos.set(node, this.#linkedInos.get(node)?.filter((other) => other !== ino) ?? []);
+    }
   }
 
   /** Its inode number may be another file's from now on. */
@@ -338,7 +349,7 @@ export class NodeTable {
     node.record = record.offset;
     node.pins += record.value;
     this.#nodes.set(node.id, node);
-    if ((record.flags & FLAG_LINKED) !== 0) this.alsoKnownAs(node, node.ino);
+    if ((record.flags & FLAG_LINKED) !== 0) this.#linkedInos.set(node, []); // `leaderChanged` finds its number
     return node;
   }
 
@@ -361,7 +372,7 @@ export class NodeTable {
     const list = this.#aliasRecords.get(node);
     if (list === undefined) this.#aliasRecords.set(node, [alias.offset]);
     else list.push(alias.offset);
-    this.alsoKnownAs(node, node.ino);
+    if (!this.#linkedInos.has(node)) this.#linkedInos.set(node, []);
   }
 
   /** Nodes whose times an earlier process had still to make equal. */

@@ -247,6 +247,7 @@ export class VolumeService {
   onMembership(event: MembershipEvent): void {
     const replica = "replica" in event ? (this.#replicas[event.replica]?.name ?? null) : null;
     this.#deps.log.warn(event.message, { event: event.kind, replica });
+    if (event.kind === "left" || event.kind === "joined") this.#volume.table.forgetNumbers(event.replica);
     const leader = this.#volume.membership.inSync[0] ?? null;
     if (leader !== this.#leader) {
       this.#leader = leader;
