@@ -12,7 +12,7 @@ import { EEXIST, EINVAL, ENOENT } from "../util/errno.ts";
 import { FileAttr, S_IFDIR, S_IFMT, S_ISGID } from "../util/file-attr.ts";
 import { type Op, start, wait } from "../util/op.ts";
 import type { Intents, Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
-import { acquired, type FanOut, type ReplicaCall } from "./fan-out.ts";
+import { acquired, type Change, type FanOut, type ReplicaCall } from "./fan-out.ts";
 import { tagIno } from "./inode-numbers.ts";
 import { OpenFile } from "./open-file.ts";
 import type { Orphans } from "./orphans.ts";
@@ -182,7 +182,18 @@ export class Namespace {
 
   /** What all creations share. */
   *#make(directory: TreeNode, name: ByteString, attr: FileAttr, call: ReplicaCall): Op<number> {
-    const { fanOut, intents, missed, locks, times } = this.#deps;
+    const result = yield* this.#changeEntry(directory, name, {
+      call,
+      attr,
+      reread: (replica, _index, into) => replica.lookup(directory, name, into),
+    });
+    if (result >= 0) this.#deps.times.note(directory);
+    return result;
+  }
+
+  /** One name comes, goes or is replaced: locked, its intent on record, noted for whoever misses it, sent to all. */
+  *#changeEntry(directory: TreeNode, name: ByteString, change: Omit<Change, "follows" | "again">): Op<number> {
+    const { fanOut, intents, missed, locks } = this.#deps;
     using _lock = yield* acquired(locks.acquire(directory));
     const covered = intents.entries(directory);
     if (covered !== 0) {
@@ -190,15 +201,11 @@ export class Namespace {
       if (result < 0) return result;
     }
     if (missed.active) missed.entry(directory, name);
-    const result = yield* fanOut.change({
-      call,
-      attr,
-      reread: (replica, _index, into) => replica.lookup(directory, name, into),
+    return yield* fanOut.change({
+      ...change,
       follows: (replica) => missed.followsEntry(replica, directory, name),
       again: () => missed.entry(directory, name),
     });
-    if (result >= 0) times.note(directory);
-    return result;
   }
 
   *unlink(directory: TreeNode, name: ByteString, again: boolean): Op<number> {
@@ -228,16 +235,10 @@ export class Namespace {
 
   /** Removes an orphan whose last user is gone. */
   *discard(node: TreeNode): Op<number> {
-    const { fanOut, intents, missed, locks, tree, orphans } = this.#deps;
+    const { tree, orphans } = this.#deps;
     const name = orphans.nameOf(node);
-    using _lock = yield* acquired(locks.acquire(orphans.directory));
-    const covered = yield* wait(intents.entries(orphans.directory));
-    if (covered < 0) return covered;
-    if (missed.active) missed.entry(orphans.directory, name);
-    const result = yield* fanOut.change({
+    const result = yield* this.#changeEntry(orphans.directory, name, {
       call: (r) => this.#orGone(r.unlink(orphans.directory, name), true),
-      follows: (replica) => missed.followsEntry(replica, orphans.directory, name),
-      again: () => missed.entry(orphans.directory, name),
     });
     if (result >= 0) {
       node.orphanLinks = 0;
@@ -253,20 +254,8 @@ export class Namespace {
   }
 
   *#remove(directory: TreeNode, name: ByteString, call: ReplicaCall): Op<number> {
-    const { fanOut, intents, missed, locks, times } = this.#deps;
-    using _lock = yield* acquired(locks.acquire(directory));
-    const covered = intents.entries(directory);
-    if (covered !== 0) {
-      const result = yield* wait(covered);
-      if (result < 0) return result;
-    }
-    if (missed.active) missed.entry(directory, name);
-    const result = yield* fanOut.change({
-      call,
-      follows: (replica) => missed.followsEntry(replica, directory, name),
-      again: () => missed.entry(directory, name),
-    });
-    if (result >= 0) times.note(directory);
+    const result = yield* this.#changeEntry(directory, name, { call });
+    if (result >= 0) this.#deps.times.note(directory);
     return result;
   }
 
@@ -307,16 +296,10 @@ export class Namespace {
   }
 
   *#saveOrphan(node: TreeNode): Op<number> {
-    const { fanOut, intents, missed, locks, orphans } = this.#deps;
+    const { orphans } = this.#deps;
     const name = orphans.nameOf(node);
-    using _lock = yield* acquired(locks.acquire(orphans.directory));
-    const covered = yield* wait(intents.entries(orphans.directory));
-    if (covered < 0) return covered;
-    if (missed.active) missed.entry(orphans.directory, name);
-    return yield* fanOut.change({
+    return yield* this.#changeEntry(orphans.directory, name, {
       call: (r) => this.#orThere(r.link(node, orphans.directory, name, null), true, r, orphans.directory, name, null),
-      follows: (replica) => missed.followsEntry(replica, orphans.directory, name),
-      again: () => missed.entry(orphans.directory, name),
     });
   }
 
