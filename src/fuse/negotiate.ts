@@ -2,8 +2,12 @@
  * FUSE_INIT: what the kernel offers, what we take, and the answer. Pure.
  *
  * Why each: MAX_PAGES for requests of 1 MiB; ASYNC_READ and ASYNC_DIO for several reads of one file at once;
- * PARALLEL_DIROPS for lookups beside each other; ATOMIC_O_TRUNC saves a SETATTR; EXPLICIT_INVAL_DATA because this kernel
- * is the only one to change anything, so nothing but us invalidates its pages; CACHE_SYMLINKS likewise.
+ * PARALLEL_DIROPS for lookups beside each other; EXPLICIT_INVAL_DATA because this kernel is the only one to change
+ * anything, so nothing but us invalidates its pages; CACHE_SYMLINKS likewise.
+ *
+ * Not ATOMIC_O_TRUNC, though it would save a SETATTR: with it OPEN truncates, and only then does the kernel find that a
+ * file opened by O_RDONLY | O_TRUNC is a program that runs (do_open() in fs/namei.c). The caller would get ETXTBSY, and
+ * the program have lost its pages.
  *
  * HANDLE_KILLPRIV_V2 (and not the first version, where each write(2) would ask for `security.capability` first): the
  * kernel tells with each write, truncation and chown whether set-id bits must go, because only it knows the caller's
@@ -66,7 +70,6 @@ export function negotiate(offer: Offer, options: SessionOptions, locks: boolean)
   }
   let wanted =
     abi.FUSE_ASYNC_READ |
-    abi.FUSE_ATOMIC_O_TRUNC |
     abi.FUSE_BIG_WRITES |
     abi.FUSE_ASYNC_DIO |
     abi.FUSE_PARALLEL_DIROPS |
