@@ -51,7 +51,7 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
       500,
     );
   /** Says what the kubelet and the scheduler say of the pod if it does not come up. */
-  const running = async (name: string, timeoutSeconds = 90) => {
+  const running = async (name: string, timeoutSeconds = 180) => {
     const { code } = await cluster.kubectl(
       "wait",
       "--for=condition=Ready",
@@ -141,6 +141,18 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     assert.ok(!used.includes("chiron:1"), used);
   });
 
+  it("keeps a volume in use while the upgrade is rolled back", async () => {
+    await cluster.helm("rollback", "chiron", "1", ...namespace, "--wait", "--timeout=180s");
+    await goesOn(cluster, "writer", 50);
+    await daemonsRun();
+  });
+
+  it("keeps a volume in use while the kubelet starts again", async () => {
+    await cluster.killOnNode(1, "kubelet");
+    await goesOn(cluster, "writer", 50);
+    await cluster.must("wait", "--for=condition=Ready", "node/n1", "--timeout=120s");
+  });
+
   it("loses a replica's server and gets it back while a pod writes and checks", async () => {
     const [, venus] = servers;
     await venus?.kill();
@@ -151,11 +163,13 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     await goesOn(cluster, "writer", 20);
   });
 
-  it("moves a volume to the other node when its pod moves there", async () => {
+  it("moves a volume to the other node when its own is drained", async () => {
     const written = await progressOf(cluster, "writer");
-    await cluster.must("delete", "pod", "writer");
-    await cluster.apply(pod({ name: "writer", claim: "data", node: "n2" }));
+    const drain = ["--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"];
+    await cluster.must("drain", "n1", ...drain, "--pod-selector=app=writer");
+    await cluster.apply(pod({ name: "writer", claim: "data" }));
     await running("writer");
+    await cluster.must("uncordon", "n1");
     await goesOn(cluster, "writer");
     const from = Number((await cluster.must("logs", "writer")).replace("from ", ""));
     assert.ok(from >= written, `${from} lines are there, and ${written} were written`);
@@ -257,6 +271,10 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     });
     await cluster.must("delete", "pod", "user", "reader");
     await cluster.must("delete", "pvc", "dynamic");
+    // A volume that lives as long as its pod.
+    await cluster.apply(pod({ name: "scratch", claim: { storageClassName: "chiron" }, script: "sleep 3600" }));
+    await running("scratch");
+    await cluster.must("delete", "pod", "scratch");
     await eventually(async () => assert.doesNotMatch(await cluster.must("get", "rv,pv", "-o", "name"), /pvc-/));
     for (const name of ["a", "b"]) assert.deepEqual(readdirSync(join(cluster.directory, "n1/chiron", name)), []);
   });
@@ -279,17 +297,23 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     await cluster.must("delete", "pvc", "block");
   });
 
-  it("starts and deletes twenty pods with volumes at once, and none is stuck", async () => {
-    const names = Array.from({ length: 20 }, (_, index) => `many-${index}`);
+  it("starts and deletes fifty pods with volumes at once, and none is stuck", async () => {
+    const names = Array.from({ length: 50 }, (_, index) => `many-${index}`);
+    const timeoutMs = 300_000;
     const script = "echo $HOSTNAME > /data/me && sleep 3600";
     await cluster.apply(
       ...names.flatMap((name) => [claim(name, { storageClassName: "chiron" }), pod({ name, claim: name, script })]),
     );
-    await cluster.must("wait", "--for=condition=Ready", ...names.map((name) => `pod/${name}`), "--timeout=110s");
+    await cluster.must(
+      "wait",
+      "--for=condition=Ready",
+      ...names.map((name) => `pod/${name}`),
+      `--timeout=${timeoutMs / 1000}s`,
+    );
     await cluster.must("delete", "--wait=false", ...names.flatMap((name) => [`pod/${name}`, `pvc/${name}`]));
     await eventually(
       async () => assert.doesNotMatch(await cluster.must("get", "pod,pvc,pv,rv", "-o", "name"), /many-|pvc-/),
-      110_000,
+      timeoutMs,
       1_000,
     );
   });

@@ -180,6 +180,11 @@ export class Cluster implements AsyncDisposable {
     for (const cgroup of cgroups())
       await run("find", [join(cgroup, `chiron-n${number}`), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]);
   }
+  /** Kills a program of the node, which starts again after a second. */
+  async killOnNode(number: number, program: "containerd" | "kubelet" | "kube-proxy"): Promise<void> {
+    const { code, stderr } = await this.onNode(number, "pkill", "-9", "-x", program);
+    if (code !== 0) throw new Error(`${program} of n${number} does not run: ${stderr}`);
+  }
   /** Takes the node's network away. */
   async cut(number: number): Promise<void> {
     await ip("link", "set", `chironn${number}`, "down");

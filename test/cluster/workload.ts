@@ -19,7 +19,8 @@ done`;
 
 export interface PodOptions {
   readonly name: string;
-  readonly claim: string;
+  /** The name of a claim, or what a claim of the pod's own (an ephemeral volume) asks for. */
+  readonly claim: string | object;
   readonly script?: string;
   readonly node?: string;
   readonly readOnly?: boolean;
@@ -62,17 +63,28 @@ export const pod = (options: PodOptions) => ({
       },
     ],
     volumes: [
-      { name: "data", persistentVolumeClaim: { claimName: options.claim } },
+      {
+        name: "data",
+        ...(typeof options.claim === "string"
+          ? { persistentVolumeClaim: { claimName: options.claim } }
+          : { ephemeral: { volumeClaimTemplate: { spec: claimSpec(options.claim) } } }),
+      },
       { name: "progress", emptyDir: {} },
     ],
   },
+});
+
+const claimSpec = (more: object) => ({
+  accessModes: ["ReadWriteOnce"],
+  resources: { requests: { storage: "1Gi" } },
+  ...more,
 });
 
 export const claim = (name: string, more: object) => ({
   apiVersion: "v1",
   kind: "PersistentVolumeClaim",
   metadata: { name },
-  spec: { accessModes: ["ReadWriteOnce"], resources: { requests: { storage: "1Gi" } }, ...more },
+  spec: claimSpec(more),
 });
 
 /** How far the verifying workload is. Throws what it said if it has ended. */
