@@ -117,7 +117,7 @@ async function statusOf({ holder }: RunningMount): Promise<FakeStatus> {
 }
 
 /** Tells the volume process to misbehave; the answer never comes. */
-function provoke({ holder }: RunningMount, what: "die" | "hang" | "stop"): Promise<unknown> {
+function provoke({ holder }: RunningMount, what: "die" | "die-in-call" | "hang" | "stop"): Promise<unknown> {
   return holder.call("resync", { replica: what }, quiet).catch((error: unknown) => error);
 }
 
@@ -189,6 +189,16 @@ test("a volume process that hangs in a replica's call is replaced, and that repl
   const after = await statusOf(mount);
   assert.notEqual(after.pid, before.pid);
   assert.deepEqual([after.resumed, after.avoid], [true, ["b"]]);
+  await end(mount);
+});
+
+test("the replica in whose call a volume process was killed is not avoided: the call has ended with it", async (context) => {
+  const setup = setUp(context, "web");
+  const mount = await begin(setup);
+  await statusOf(mount);
+  void provoke(mount, "die-in-call");
+  await until(() => mount.holder.restarts === 1);
+  assert.deepEqual((await statusOf(mount)).avoid, []);
   await end(mount);
 });
 

@@ -402,7 +402,8 @@ export class Holder {
       );
       return;
     }
-    this.#replace({ reason: "died", code, signal, pid: process.pid }, replicasInCall(this.#page()));
+    // What it was in the middle of when it was killed has ended: it exits only when its last thread has left the kernel.
+    this.#replace({ reason: "died", code, signal, pid: process.pid }, []);
   }
 
   /** The current process can run no more: the next one. */

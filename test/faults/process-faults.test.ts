@@ -128,14 +128,14 @@ describe(`the volume process fails under an application (seed ${seed})`, { skip:
 
 /** The process that serves now, as the status says. */
 async function killVolumeProcess(volume: TestVolume, signal: "SIGKILL" | "SIGSTOP"): Promise<void> {
-  const pid = await eventually("a volume process serves", async () => {
+  await eventually("a volume process serves", async () => {
     try {
-      return (await volume.status()).pid || null;
+      const { pid } = await volume.status();
+      return pid > 0 && process.kill(pid, signal) ? true : null;
     } catch {
-      return null;
+      return null; // being replaced
     }
   });
-  process.kill(pid, signal);
 }
 
 /** Holder, volume process and spare, at once. */

@@ -3,7 +3,7 @@
  * "ended" comes when the file `unmounted` appears in the state directory, as the fake kernel of the tests makes it.
  *
  * The volume's name tells how: "fails", "dies-at-start", "slow". Calls: `resync` with replica "die" kills the process,
- * "hang" keeps its loop busy in a call of replica 1, "stop" stops it.
+ * "die-in-call" does so in a call of replica 1, "hang" keeps its loop busy in one, "stop" stops it.
  */
 import { existsSync, openSync } from "node:fs";
 import { join } from "node:path";
@@ -42,7 +42,8 @@ const link = linkToHolder({
   },
   mounted() {},
   call({ id, method, params }) {
-    if (method === "resync" && params.replica === "die") process.kill(process.pid, "SIGKILL");
+    if (method === "resync" && params.replica === "die-in-call" && page !== null) page.loopCalls(1)[0] = 1;
+    if (method === "resync" && params.replica?.startsWith("die") === true) process.kill(process.pid, "SIGKILL");
     if (method === "resync" && params.replica === "stop") process.kill(process.pid, "SIGSTOP");
     if (method === "resync" && params.replica === "hang") {
       page?.wake();
