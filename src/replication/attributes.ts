@@ -26,7 +26,8 @@ export class Attributes {
 
   getattr(node: TreeNode, attr: FileAttr): Op<number> {
     const handles = node.open?.handles;
-    return this.#deps.fanOut.readAttr(node, attr, (replica, index, into) => {
+    const directoryOf = (): TreeNode => node.parent ?? node;
+    return this.#deps.fanOut.readAttr(directoryOf, attr, (replica, index, into) => {
       const handle = handles?.[index] ?? -1;
       if (handle >= 0) return into === null ? 0 : replica.fgetattr(handle, into);
       return into === null ? replica.lookup(node.parent ?? node, node.name, null) : replica.getattr(node, into);

@@ -14,6 +14,8 @@ import { type Eventual, type Op, wait } from "../util/op.ts";
 import type { Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
 import { tagIno } from "./inode-numbers.ts";
 import type { FullPolicy } from "./model.ts";
+import { Moves, type NamePlace } from "./moves.ts";
+import { besideMoves } from "./moves-replica.ts";
 import type { TreeNode } from "./tree.ts";
 import { classify, decideChange } from "./verdict.ts";
 
@@ -42,6 +44,9 @@ export interface Change {
   readonly again?: () => void;
   /** Receives the syncing replicas that have taken it. */
   readonly followed?: number[];
+  /** Names that mean something else from now on: calls by them, and by what is below, keep clear of it. The tree is
+   *  changed before whoever asked for this change waits again. */
+  readonly moves?: readonly NamePlace[];
 }
 
 export class FanOut {
@@ -53,19 +58,29 @@ export class FanOut {
   /** Pending while a barrier holds changes back. */
   #gate: Promise<void> | null = null;
   #draining: Promise<void> = Promise.resolve();
+  readonly #moves = new Moves();
+  /** The replicas in their slots, and what they are to everybody here. */
+  readonly #raw: (Replica | null)[] = [];
+  readonly #guarded: (Replica | null)[] = [];
 
   constructor(deps: FanOutDeps, options: { readonly fullPolicy: FullPolicy }) {
     this.#deps = deps;
     this.#fullPolicy = options.fullPolicy;
   }
 
+  /** As everybody has to use it whose calls go by names that may move meanwhile. */
   slot(index: number): Replica | null {
-    return this.#deps.replicas[index] ?? null;
+    const replica = this.#deps.replicas[index] ?? null;
+    if (replica !== this.#raw[index]) {
+      this.#raw[index] = replica;
+      this.#guarded[index] = replica === null ? null : besideMoves(replica, this.#moves);
+    }
+    return this.#guarded[index] ?? null;
   }
 
   replica(index: number): Replica {
-    const replica = this.#deps.replicas[index];
-    if (replica === null || replica === undefined) throw new Error(`No replica has index ${index}`);
+    const replica = this.slot(index);
+    if (replica === null) throw new Error(`No replica has index ${index}`);
     return replica;
   }
 
@@ -112,6 +127,7 @@ export class FanOut {
     underWay.count++;
     this.#begun++;
     try {
+      using _move = change.moves === undefined ? null : yield* this.#moves.begin(change.moves);
       return yield* this.#carryOut(change);
     } finally {
       if (--underWay.count === 0) underWay.onZero?.();
@@ -216,9 +232,10 @@ export class FanOut {
 
   /**
    * Attributes of something that the tree knows, or a lookup. ENOENT from the leader is believed only if the others
-   * agree: where a replica was changed behind our back, what still exists is kept and whoever lacks it is out.
+   * agree: where a replica was changed behind our back, what still exists is kept and whoever lacks it is out. They are
+   * asked under the lock of the directory that holds the name, so that nobody is half way through removing it.
    */
-  *readAttr(locked: TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
+  *readAttr(directoryOf: () => TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
     let leader = -1;
     const result = yield* this.read((replica, index) => {
       leader = index;
@@ -229,10 +246,10 @@ export class FanOut {
       return result;
     }
     if (result !== -ENOENT || this.#deps.membership.inSync.length < 2) return result;
-    return yield* this.#missing(locked, attr, call);
+    return yield* this.#missing(directoryOf, attr, call);
   }
 
-  *#missing(locked: TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
+  *#missing(directoryOf: () => TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
     // A cheap look without the lock first: nearly always everyone agrees that there is nothing.
     let present = false;
     for (const index of this.#deps.membership.inSync) {
@@ -240,7 +257,7 @@ export class FanOut {
       if (result >= 0) present = true;
     }
     if (!present) return -ENOENT;
-    using _lock = yield* acquired(this.#deps.locks.acquire(locked));
+    using _lock = yield* this.#lockHolder(directoryOf);
     const without: number[] = [];
     let found = -1;
     for (const index of this.#deps.membership.inSync) {
@@ -255,6 +272,16 @@ export class FanOut {
       if (!(yield* this.#settle())) return -EIO;
     }
     return 0;
+  }
+
+  /** The lock of the directory that holds a name, whichever that is by the time that it is had. */
+  *#lockHolder(directoryOf: () => TreeNode): Op<Disposable> {
+    for (;;) {
+      const directory = directoryOf();
+      const lock = yield* acquired(this.#deps.locks.acquire(directory));
+      if (directoryOf() === directory) return lock;
+      lock[Symbol.dispose]();
+    }
   }
 }
 

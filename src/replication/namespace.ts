@@ -54,7 +54,8 @@ export class Namespace {
   }
 
   lookup(directory: TreeNode, name: ByteString, attr: FileAttr): Op<number> {
-    return this.#deps.fanOut.readAttr(directory, attr, (replica, _index, into) =>
+    const directoryOf = (): TreeNode => directory;
+    return this.#deps.fanOut.readAttr(directoryOf, attr, (replica, _index, into) =>
       replica.lookup(directory, name, into),
     );
   }
@@ -239,6 +240,7 @@ export class Namespace {
     const name = orphans.nameOf(node);
     const result = yield* this.#changeEntry(orphans.directory, name, {
       call: (r) => this.#orGone(r.unlink(orphans.directory, name), true),
+      moves: [{ parent: orphans.directory, name }],
     });
     if (result >= 0) {
       node.orphanLinks = 0;
@@ -254,7 +256,7 @@ export class Namespace {
   }
 
   *#remove(directory: TreeNode, name: ByteString, call: ReplicaCall): Op<number> {
-    const result = yield* this.#changeEntry(directory, name, { call });
+    const result = yield* this.#changeEntry(directory, name, { call, moves: [{ parent: directory, name }] });
     if (result >= 0) this.#deps.times.note(directory);
     return result;
   }
@@ -341,6 +343,10 @@ export class Namespace {
       follows: (replica) => missed.followsEntry(replica, from, fromName) && missed.followsEntry(replica, to, toName),
       again: () => {}, // it is told below, without whom it failed on
       followed,
+      moves: [
+        { parent: from, name: fromName },
+        { parent: to, name: toName },
+      ],
     });
     if (result >= 0) {
       if (missed.active) missed.rename(from, fromName, to, toName, exchange, followed);

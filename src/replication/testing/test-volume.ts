@@ -136,7 +136,7 @@ export class TestVolume {
     const { fanOut } = this;
     this.intents = new IntentLog(
       {
-        replica: (index) => replicas[index] as Replica,
+        replica: (index) => fanOut.replica(index),
         inSync: () => membership.inSync,
         onFailed: (results) => {
           membership.expel(results.filter(({ result }) => result < 0).map(({ replica }) => replica));
@@ -172,7 +172,7 @@ export class TestVolume {
   }
 
   replica(index: number): Replica {
-    return this.replicas[index] as Replica;
+    return this.fanOut.replica(index);
   }
 
   get resyncDeps(): ResyncDeps {
