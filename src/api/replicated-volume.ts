@@ -323,6 +323,31 @@ const nodeReport = z.object({
     .meta({ description: "The replicas, as this node sees them.", ...mapList("name") }),
 });
 
+const membership = z.object({
+  term: z.int().min(0).meta({ format: "int64", description: "Grows each time when a process takes the volume over." }),
+  seq: z.int().min(0).meta({ format: "int64", description: "Grows with each change within the term." }),
+  members: z
+    .array(z.string().max(63))
+    .max(8)
+    .meta({ description: "The replicas that hold all that was ever acknowledged.", ...atomicList }),
+  absent: z
+    .array(
+      z.object({
+        name: z.string().max(63),
+        reason: z.string().max(64).describe("Why it is not in sync."),
+        since: time,
+      }),
+    )
+    .max(16)
+    .meta({ description: "The replicas that were left behind.", ...atomicList }),
+  clean: z.boolean().describe("Unmounted in order since: the members are alike."),
+  fenced: z
+    .boolean()
+    .describe("The members' servers shut an earlier holder out. Without that, a take-over rests on time."),
+  mount: z.string().max(64).describe("The mount whose processes may change the record."),
+  volumeId: z.string().max(64).describe("The id in the markers of the replicas."),
+});
+
 const condition = z.object({
   type: z.string().max(316),
   status: z.enum(["True", "False", "Unknown"]),
@@ -343,6 +368,9 @@ const status = z.object({
     .optional()
     .meta({ format: "int64", description: "The generation of the spec that this status is about." }),
   holder: z.string().max(253).optional().describe("The node that may write."),
+  membership: membership
+    .optional()
+    .describe("Who is in sync, on record: changed by the holder alone, and read by whoever follows it."),
   inSyncReplicas: z.string().max(16).optional().describe("In sync and wanted, such as `2/3`."),
   syncProgress: z.string().max(16).optional().describe("How far the resync is that is furthest behind, such as `42%`."),
   claim: z.string().max(320).optional().describe("The claim that is bound to the volume, as `namespace/name`."),

@@ -10,6 +10,7 @@ export const exitCodes: Readonly<Record<FailureCode, number>> = {
   internal: 70,
   mountpoint: 73,
   busy: 75,
+  lost: 75,
   "not-root": 77,
   identity: 78,
   quorum: 79,

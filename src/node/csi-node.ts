@@ -3,6 +3,7 @@
  * pod. What is staged is read from the kernel's mount table and the registry of mounts, never remembered, so a plugin
  * that was restarted knows as much as before. Every call may be repeated.
  */
+import { randomUUID } from "node:crypto";
 import { statfs } from "node:fs/promises";
 import { topologyKey } from "../api/names.ts";
 import { replicatedVolumes } from "../api/resource.ts";
@@ -27,7 +28,7 @@ import { errorText, type LogLevel } from "../util/logger.ts";
 import { ControlClient } from "../volume/control-client.ts";
 import { FailureError } from "../volume/failure.ts";
 import type { FailureCode } from "../volume/protocol.ts";
-import { controlSocket, mountDirectory, readRecord } from "../volume/registry.ts";
+import { controlSocket, type HolderConfig, mountDirectory, readRecord } from "../volume/registry.ts";
 import type { DescriptorVault } from "./descriptor-vault.ts";
 import { bindMount, prepareMountpoint, unmountAndRemove } from "./kernel-mounts.ts";
 import type { MountDaemon } from "./mount-daemon.ts";
@@ -35,6 +36,7 @@ import { fuseType, type MountEntry, mountAt, readMountTable } from "./mount-tabl
 import type { Trees } from "./trees.ts";
 import { holderConfig, type NodeFacts, VolumeRefusal } from "./volume-config.ts";
 import { claimVolume, releaseVolume, type VolumeObject } from "./volume-holder.ts";
+import type { VolumeLeases } from "./volume-leases.ts";
 import type { VolumeWatch } from "./volume-watch.ts";
 
 export interface NodeServiceOptions {
@@ -44,6 +46,8 @@ export interface NodeServiceOptions {
   readonly logLevel: LogLevel;
   /** A backend's call that takes longer is a fault. */
   readonly deadlineMs: number;
+  /** Where the volume processes reach their arbiter. */
+  readonly arbiterSocket: string;
 }
 export interface NodeServiceDeps {
   readonly client: KubeClient;
@@ -51,12 +55,17 @@ export interface NodeServiceDeps {
   readonly trees: Trees;
   readonly watch: VolumeWatch;
   readonly vault: DescriptorVault;
+  readonly leases: VolumeLeases;
+  /** A volume was taken from a node that did not give it back. */
+  readonly onTaken: (volume: VolumeObject, from: string, fenced: boolean) => void;
 }
 
 const unmountTimeoutMs = 90_000;
 const pingTimeoutMs = 5_000;
 const statfsTimeoutMs = 5_000;
 const placeTimeoutMs = 20_000;
+/** A write that waits is better than one that fails, while the API server or its network is being looked after. */
+const recordWaitMs = 300_000;
 
 interface StageRequest {
   readonly volumeId: string;
@@ -65,7 +74,7 @@ interface StageRequest {
 }
 
 export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions): Handlers<NodeServer> {
-  const { client, daemon, trees, watch, vault } = deps;
+  const { client, daemon, trees, watch, vault, leases } = deps;
   const { node } = options.facts;
   const isOurs = ({ type }: MountEntry) => type === fuseType;
 
@@ -87,6 +96,34 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
   const checkRevival = (directory: string, mounted: MountEntry | null, volumeId: string) => {
     if (mounted && vault.has(directory, mounted.device))
       throw new CsiError("UNAVAILABLE", `volume "${volumeId}" is being taken over by the next mount daemon; try again`);
+  };
+
+  const claim = (volumeId: string, signal: AbortSignal) =>
+    claimVolume({ client, leases, node, onTaken: deps.onTaken }, volumeId, { signal });
+
+  const holdsElsewhere = ({ status }: VolumeObject) => (status?.holder ?? node) !== node;
+
+  /** Readers change nothing, so what they read has been made, and left in order. */
+  const isReadable = ({ status }: VolumeObject) => status?.membership?.clean === true;
+
+  /** Mounts the volume for writing once, and unmounts it: then it is there, and its members are alike. */
+  const makeReadable = async (config: HolderConfig, { signal, logger }: Pick<CallContext, "signal" | "logger">) => {
+    const { volume, mountpoint, stateDirectory, arbiter } = config.volume;
+    logger.info("made readable by mounting it for writing once", { volume });
+    await claim(volume, signal);
+    try {
+      const writing = {
+        ...config.volume,
+        options: [],
+        ...(arbiter ? { arbiter: { ...arbiter, observes: false } } : {}),
+      };
+      await daemon.mount({ ...config, volume: writing }, { signal });
+      await unmountInOrder(stateDirectory);
+      await unmountAndRemove(mountpoint, isOurs);
+      prepareMountpoint(mountpoint);
+    } finally {
+      await releaseVolume(client, leases, volume, node);
+    }
   };
 
   const stage = async ({ volumeId, stagingPath, capability }: StageRequest, { signal, logger }: CallContext) => {
@@ -118,11 +155,24 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
       logFile,
       logLevel: options.logLevel,
       deadlineMs: options.deadlineMs,
+      arbiter: {
+        socket: options.arbiterSocket,
+        node,
+        mount: randomUUID(),
+        observes: readOnly,
+        waitMs: recordWaitMs,
+        ...leases.times,
+      },
     });
     // A mount whose processes are all gone: its users have their errors already, and nobody can give it new ones.
     if (mounted) await unmountAndRemove(stagingPath, isOurs);
     const mine = volume.status?.holder === node;
-    if (!readOnly) await claimVolume(client, volumeId, node, { signal });
+    if (!readOnly) await claim(volumeId, signal);
+    else if (holdsElsewhere(volume))
+      throw new CsiError(
+        "FAILED_PRECONDITION",
+        `volume "${volumeId}" is in use for writing on node ${volume.status?.holder}; it can be read here when it is free`,
+      );
     try {
       if (!volume.status?.initialized && volume.spec.subdirectory !== undefined) {
         await patchStatus(volumeId, { treesMade: true }, signal);
@@ -130,10 +180,11 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
       }
       signal.throwIfAborted();
       prepareMountpoint(stagingPath);
+      if (readOnly && !isReadable(volume)) await makeReadable(config, { signal, logger });
       await daemon.mount(config, { signal });
     } catch (error) {
       if (!readOnly && !mine && !mountAt(readMountTable(), stagingPath))
-        await releaseVolume(client, volumeId, node).catch((failure: unknown) =>
+        await releaseVolume(client, leases, volumeId, node).catch((failure: unknown) =>
           logger.warn("cannot give the volume back", { volume: volumeId, error: failure }),
         );
       throw error;
@@ -155,7 +206,7 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
     await unmountInOrder(directory);
     await unmountAndRemove(path, isOurs);
     await watch.forget(volumeId);
-    await releaseVolume(client, volumeId, node);
+    await releaseVolume(client, leases, volumeId, node);
     return {};
   };
 
@@ -331,6 +382,7 @@ const statuses: Readonly<Record<FailureCode, StatusName>> = {
   quorum: "UNAVAILABLE",
   adopt: "FAILED_PRECONDITION",
   busy: "ABORTED",
+  lost: "UNAVAILABLE",
   state: "INTERNAL",
   "not-mounted": "UNAVAILABLE",
   internal: "INTERNAL",

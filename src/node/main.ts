@@ -6,6 +6,7 @@
 import { hostname } from "node:os";
 import { parseArgs } from "node:util";
 import { csiDriverName } from "../api/names.ts";
+import { typeOfVolume } from "../api/resource.ts";
 import { IdentityService, NodeService } from "../csi/generated/csi.ts";
 import { identityHandlers } from "../csi/identity.ts";
 import { Operations } from "../csi/operations.ts";
@@ -13,10 +14,12 @@ import { SocketServer } from "../csi/server.ts";
 import { serve } from "../csi/unary.ts";
 import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
+import { EventRecorder } from "../kube/events.ts";
 import { startProbes } from "../kube/probes.ts";
 import { jsonLogger, type LogLevel } from "../util/logger.ts";
 import { packageVersion } from "../util/package-version.ts";
 import { runDirectory } from "../volume/registry.ts";
+import { ArbiterServer } from "./arbiter-server.ts";
 import { nodeHandlers } from "./csi-node.ts";
 import { DescriptorVault } from "./descriptor-vault.ts";
 import { MountDaemonClient } from "./mount-daemon.ts";
@@ -25,6 +28,8 @@ import { removeStartupTaint } from "./node-taint.ts";
 import { Registration } from "./registration.ts";
 import { TreeRemoval } from "./tree-removal.ts";
 import { Trees } from "./trees.ts";
+import type { VolumeObject } from "./volume-holder.ts";
+import { VolumeLeases } from "./volume-leases.ts";
 import { VolumeWatch } from "./volume-watch.ts";
 
 const options = {
@@ -34,6 +39,11 @@ const options = {
   endpoint: { type: "string" },
   "mountd-socket": { type: "string", default: "/run/chiron/mountd.sock" },
   "vault-socket": { type: "string", default: "/run/chiron/vault.sock" },
+  "arbiter-socket": { type: "string", default: "/run/chiron/arbiter.sock" },
+  /** A node that was silent for longer than this may be taken volumes from. */
+  "lease-seconds": { type: "string", default: "60" },
+  /** Where the volumes' Leases are; by default the pod's own namespace. */
+  namespace: { type: "string" },
   "host-root": { type: "string", default: "" },
   "log-dir": { type: "string" },
   kubeconfig: { type: "string" },
@@ -57,22 +67,39 @@ export async function runNode(args: readonly string[]): Promise<number> {
     "",
   );
   const facts = { node: values["node-name"] ?? hostname(), hostRoot: values["host-root"].replace(/\/$/, "") };
-  const client = new KubeClient(await loadKubeConfig(values.kubeconfig));
+  const config = await loadKubeConfig(values.kubeconfig);
+  const client = new KubeClient(config);
   const unary = { operations: new Operations(), logger, maxCallMs: 110_000 };
 
   const trees = new Trees(facts, logger);
   const vault = new DescriptorVault(values["vault-socket"], logger);
   const watch = new VolumeWatch(client, { facts, logger, runDirectory: runDirectory(), kubeletDirectory, vault });
+  const leaseMs = Number(values["lease-seconds"]) * 1000;
+  const leases = new VolumeLeases(client, {
+    namespace: values.namespace ?? config.namespace,
+    node: facts.node,
+    times: { leaseMs, holdMs: (leaseMs * 3) / 4, renewMs: leaseMs / 4 },
+  });
+  const arbiter = new ArbiterServer(client, leases, logger);
+  const events = new EventRecorder(client, "chiron-node", logger);
+  const onTaken = (volume: VolumeObject, from: string, fenced: boolean) => {
+    const how = fenced
+      ? "the replicas' servers shut it out"
+      : "nothing but time shuts it out of the replicas, so its lease is waited for";
+    const message = `node ${facts.node} took the volume over from node ${from}, which did not give it back: ${how}`;
+    void events.record({ ...volume, ...typeOfVolume }, "Warning", "TakenOver", message);
+  };
   const removal = new TreeRemoval(client, trees, facts.node, logger);
   const daemon = new MountDaemonClient(values["mountd-socket"]);
   const service = nodeHandlers(
-    { client, daemon, trees, watch, vault },
+    { client, daemon, trees, watch, vault, leases, onTaken },
     {
       facts,
       runDirectory: runDirectory(),
       logDirectory: values["log-dir"] ?? null,
       logLevel,
       deadlineMs: Number(values["call-deadline-seconds"]) * 1000,
+      arbiterSocket: values["arbiter-socket"],
     },
   );
   const identity = identityHandlers({
@@ -96,6 +123,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   });
   await server.start();
   await vault.start();
+  await arbiter.start(values["arbiter-socket"]);
   watch.start();
   removal.start();
   if (!values["no-registration"]) await registration.start();
@@ -110,6 +138,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   await server.stop();
   await watch.stop();
   vault.stop();
+  arbiter.stop();
   await removal.stop();
   probes.close();
   client.close();

@@ -2,7 +2,7 @@
 import { minInSyncReplicas } from "../api/names.ts";
 import { quantityToBytes } from "../api/quantity.ts";
 import type { Place, ReplicatedVolume } from "../api/replicated-volume.ts";
-import type { ReplicaConfig } from "../volume/protocol.ts";
+import type { ArbiterConfig, ReplicaConfig } from "../volume/protocol.ts";
 import type { HolderConfig } from "../volume/registry.ts";
 
 export interface NodeFacts {
@@ -18,6 +18,7 @@ export interface VolumeMount {
   readonly logFile: string | null;
   readonly logLevel: "debug" | "info" | "warn" | "error";
   readonly deadlineMs: number;
+  readonly arbiter?: ArbiterConfig;
 }
 
 /** Why a volume cannot be mounted on this node. `retry`: it may become possible without a change of the volume. */
@@ -123,6 +124,7 @@ export function holderConfig(volume: ReplicatedVolume, facts: NodeFacts, mount: 
       stateDirectory: mount.stateDirectory,
       metricsAddress: null,
       logLevel: mount.logLevel,
+      ...(mount.arbiter === undefined ? {} : { arbiter: mount.arbiter }),
     },
   };
 }

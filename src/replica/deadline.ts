@@ -143,6 +143,10 @@ class TimedReplica implements Replica {
     return this.#inner.disconnect();
   }
 
+  get fences(): boolean {
+    return this.#inner.fences ?? false;
+  }
+
   async takeOver(volumeId: string): Promise<void> {
     await this.#inner.takeOver?.(volumeId);
   }

@@ -109,6 +109,10 @@ export class NfsReplica implements Replica {
     return this.#session?.fenced === true ? "session" : "none";
   }
 
+  get fences(): boolean {
+    return this.#session?.protocol.fences ?? false;
+  }
+
   /** The protocol that is spoken: "3", "4.1" or "4.2"; null while not connected. */
   get protocolVersion(): string | null {
     return this.#session?.protocol.version ?? null;

@@ -111,6 +111,8 @@ export interface Replica {
    * `connect`, before anything is changed. Rejects with a `ReplicaError`.
    */
   takeOver?(volumeId: string): Promise<void>;
+  /** Connected, and `takeOver` really shuts them out: the server sees to it. */
+  readonly fences?: boolean;
   /** 0 if the root is still where it was found and answers; ENODEV if another file system or nothing is there now. */
   check(): Answer;
   probe(): Promise<Capabilities>;

@@ -35,7 +35,7 @@ import {
   recordTaken,
   type VoterView,
 } from "./arbiter-rules.ts";
-import type { Arbiter } from "./contracts.ts";
+import type { Claim, VolumeArbiter, Voter } from "./contracts.ts";
 import type { ControlFiles } from "./control-files.ts";
 import { ClaimLostError, ControlFileError, type QuorumLossCause, QuorumLostError } from "./errors.ts";
 import type { AbsentReplica } from "./model.ts";
@@ -44,11 +44,7 @@ const TERMS = "terms";
 const RECORDS = "membership";
 /** Of a mount, when it finds that somebody has claimed what it did not see at first. */
 const CLAIM_ATTEMPTS = 3;
-
-export interface Voter {
-  readonly name: string;
-  readonly files: ControlFiles;
-}
+const COPY_TIMEOUT_MS = 2_000;
 
 export interface VoterArbiterDeps {
   readonly log: Logger;
@@ -73,17 +69,7 @@ export interface VoterArbiterOptions {
   readonly certain?: readonly string[] | null;
 }
 
-/** What was found at the mount, and stays true for it. */
-export interface Claim {
-  /** The members need not be compared: the volume was unmounted in order, and nothing was served since. */
-  readonly clean: boolean;
-  /** The mount went on without the voters that it needs. */
-  readonly forced: boolean;
-  /** Their copies hold changes that the members never had. */
-  readonly diverged: readonly string[];
-}
-
-export class VoterArbiter implements Arbiter {
+export class VoterArbiter implements VolumeArbiter {
   readonly #voters: Map<string, ControlFiles>;
   readonly #deps: VoterArbiterDeps;
   readonly #options: VoterArbiterOptions;
@@ -94,6 +80,8 @@ export class VoterArbiter implements Arbiter {
   #last: Position = { term: 0, seq: 0 };
   #inDoubt = false;
   #certain: readonly string[];
+  /** Found where copies are kept: its lineage goes on. */
+  #copied: VoterRecord | null = null;
   /** The highest that we have seen or tried anywhere. */
   #seenTerm = 0;
   /** What is wrong with voters, for messages. */
@@ -172,6 +160,41 @@ export class VoterArbiter implements Arbiter {
       if (lacking instanceof ClaimLostError && ++attempt > CLAIM_ATTEMPTS) throw lacking;
       if (!(lacking instanceof ClaimLostError)) failed.add(lacking);
     }
+  }
+
+  async confirm(): Promise<void> {
+    const { term } = this.current;
+    const newest = await this.peek();
+    if (newest !== null && newest.term > term) throw new ClaimLostError(term, newest.term, newest.members[0] ?? "");
+  }
+
+  /** Its calls fail, and it is expelled by the first of them: no other machine could have the volume. */
+  leave(_unfenced: readonly string[]): Promise<VoterRecord> {
+    return Promise.resolve(this.current);
+  }
+
+  /**
+   * Puts a record that another arbiter keeps on its members. Best effort, and soon over: it is for the day when that
+   * arbiter is gone.
+   */
+  async copy(kept: Omit<VoterRecord, "voters" | "lineage" | "past">, replicas: readonly string[]): Promise<void> {
+    const { volumeId, term, seq, members, absent, clean } = kept;
+    const voters: Voters = { replicas, witness: null };
+    this.#copied ??= await this.peek();
+    const { lineage, past } = this.#copied ?? { lineage: volumeId, past: [] };
+    const record: VoterRecord = { volumeId, term, seq, members, absent, clean, voters, lineage, past };
+    const write = async (member: string): Promise<void> => {
+      const files = this.#voters.get(member);
+      if (files === undefined) return;
+      try {
+        await this.#run(files.replace(`${RECORDS}/${recordFileName(record)}`, formatRecord(record)));
+        await this.#run(this.#tidy(files, record));
+      } catch (error) {
+        this.#deps.log.warn("The membership record cannot be copied", { voter: member, error: errorText(error) });
+      }
+    };
+    const late = new Promise<void>((resolve) => setTimeout(resolve, COPY_TIMEOUT_MS).unref());
+    await Promise.race([Promise.all(members.map(write)), late]);
   }
 
   async record(

@@ -4,6 +4,7 @@
  */
 import type { ByteString } from "../util/byte-string.ts";
 import type { Eventual } from "../util/op.ts";
+import type { ControlFiles } from "./control-files.ts";
 import type { AbsentReplica, LeaveReason, MembershipRecord } from "./model.ts";
 import type { TreeNode } from "./tree.ts";
 
@@ -29,6 +30,40 @@ export interface Arbiter {
   release(): Promise<void>;
 }
 
+/** What was found at the mount, and stays true for it. */
+export interface Claim {
+  /** The members need not be compared: the volume was unmounted in order, and nothing was served since. */
+  readonly clean: boolean;
+  /** The mount went on without the voters that it needs. */
+  readonly forced: boolean;
+  /** Their copies hold changes that the members never had. */
+  readonly diverged: readonly string[];
+}
+
+/** A replica, or the witness, that a membership record can be kept on. */
+export interface Voter {
+  readonly name: string;
+  readonly files: ControlFiles;
+}
+
+/** An arbiter for all of a volume's life: from the directories that become one to its unmounting. */
+export interface VolumeArbiter extends Arbiter {
+  /** Of the claim that succeeded. */
+  readonly claimed: Claim;
+  /** Puts the first record of a new volume on the voters, before their markers. */
+  initialize(inSync: readonly string[]): Promise<void>;
+  /** The best record that can be seen now, without claiming anything. */
+  peek(): Promise<MembershipRecord | null>;
+  /** Rejects with ClaimLostError if somebody has claimed the volume after us. */
+  confirm(): Promise<void>;
+  /** Right after the claim: earlier processes cannot be shut out of these members. Resolves with the record in force. */
+  leave(unfenced: readonly string[]): Promise<MembershipRecord>;
+  /** A replica that is no member is none of the volume's any more. */
+  withdraw(replica: string): Promise<MembershipRecord>;
+  /** A replica that is to become a voter when it is first in sync. */
+  addVoter(voter: Voter): void;
+}
+
 /** The membership that the volume process acts on. `inSync` shrinks at once when a replica is expelled, and
  *  `settled` is the promise that this is on record: no change is acknowledged before it. */
 export interface Membership {
@@ -41,6 +76,9 @@ export interface Membership {
   readonly quorumLost: boolean;
   /** null while everything that was decided is on record. Rejects if it could not be recorded. */
   readonly settled: Promise<void> | null;
+  /** Pending while this process may not be the one that changes the volume: nothing is sent, and nothing acknowledged.
+   *  Rejects if that took too long. */
+  readonly held: Promise<void> | null;
   /** Takes replicas out of the set at once, and starts recording it. */
   expel(replicas: readonly number[], reason: LeaveReason, errno: number): void;
 }

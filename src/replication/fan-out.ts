@@ -119,8 +119,12 @@ export class FanOut {
 
   /** Carries a change out on all in-sync replicas; answers what the application is told. */
   *change(change: Change): Op<number> {
-    if (this.#gate !== null) {
-      while (this.#gate !== null) yield this.#gate;
+    const { membership } = this.#deps;
+    if (this.#gate !== null || membership.held !== null) {
+      do {
+        while (this.#gate !== null) yield this.#gate;
+        if (!(yield* this.#mayChange())) return -EIO;
+      } while (this.#gate !== null);
       change.again?.(); // who is out, and what is repaired there, may have changed
     }
     const underWay = this.#underWay;
@@ -159,6 +163,7 @@ export class FanOut {
     }
     // `settled` is asked whatever the outcome: another change may have expelled somebody who has missed this one.
     if (membership.settled !== null && !(yield* this.#settle())) return -EIO;
+    if (membership.held !== null && !(yield* this.#mayChange())) return -EIO;
     if (result < 0 || change.attr === undefined) return result;
     if (membership.inSync[0] !== leader && change.reread !== undefined && !membership.inSync.includes(leader)) {
       const { attr, reread } = change;
@@ -178,6 +183,16 @@ export class FanOut {
     for (const { replica, reason, errno } of verdict.expel) membership.expel([replica], reason, errno);
     if (verdict.suspect) this.#deps.onSuspect();
     return verdict.result;
+  }
+
+  /** False if this process has not been the one that changes the volume for too long. */
+  *#mayChange(): Op<boolean> {
+    try {
+      while (this.#deps.membership.held !== null) yield this.#deps.membership.held;
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   *#settle(): Op<boolean> {

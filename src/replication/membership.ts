@@ -71,6 +71,7 @@ export class VolumeMembership implements Membership {
   inSync: readonly number[];
   syncing: readonly number[] = [];
   settled: Promise<void> | null = null;
+  held: Promise<void> | null = null;
   readonly minInSync: number;
   readonly #deps: MembershipDeps;
   readonly #options: MembershipOptions;
@@ -86,6 +87,7 @@ export class VolumeMembership implements Membership {
   #joining: Joining | null = null;
   #wake: (() => void) | null = null;
   #closed = false;
+  #holding: Settling | null = null;
 
   /** `recorded`: what `arbiter.claim()` answered. */
   constructor(recorded: MembershipRecord, deps: MembershipDeps, options: MembershipOptions) {
@@ -202,6 +204,31 @@ export class VolumeMembership implements Membership {
       this.#joining = { replica, done };
       this.#startRecording();
     });
+  }
+
+  /** Until `letGo` nothing is sent and nothing acknowledged; what waits for longer than this fails. */
+  hold(timeoutMs: number): void {
+    if (this.#holding !== null) return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    promise.catch(() => {}); // nobody may be waiting for it
+    const timer = setTimeout(() => reject(new Error(`held for ${timeoutMs} ms`)), timeoutMs).unref();
+    this.#holding = { promise, resolve, reject, timer };
+    this.held = promise;
+  }
+
+  letGo(): void {
+    const holding = this.#holding;
+    this.#holding = null;
+    this.held = null;
+    if (holding === null) return;
+    clearTimeout(holding.timer);
+    holding.resolve();
+  }
+
+  /** Another process has the volume: nothing is ever changed or acknowledged here again. */
+  lose(error: ClaimLostError): void {
+    this.#fail(error);
+    this.#holding?.reject(error);
   }
 
   /** Has the record made anew, with the resume points of now. */

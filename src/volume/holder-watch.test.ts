@@ -12,6 +12,7 @@ const page = (change: Partial<StatePage> = {}): StatePage => ({
   opcode: 16,
   unique: 2n,
   threadCalls: [0, 0, 0, 0, 0, 0, 0, 0],
+  runUntilMs: 0,
   ...change,
 });
 const stuck: Watch = { turns: 7, stopped: false, sinceMs: 1000 };

@@ -23,7 +23,14 @@ import { Spare } from "./holder-spare.ts";
 import { decideWatch, readProcessState, type Watch } from "./holder-watch.ts";
 import type { CallParams, FromVolume, Method, VolumeEvent } from "./protocol.ts";
 import type { HolderConfig } from "./registry.ts";
-import { decodeStatePage, replicasInCall, STATE_PAGE_BYTES, STATE_PAGE_NAME, type StatePage } from "./state-page.ts";
+import {
+  decodeStatePage,
+  monotonicMs,
+  replicasInCall,
+  STATE_PAGE_BYTES,
+  STATE_PAGE_NAME,
+  type StatePage,
+} from "./state-page.ts";
 
 const QUIESCE_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 2000;
@@ -378,9 +385,26 @@ export class Holder {
       this.#ready.reject(FailureError.from(failure));
       return;
     }
+    if (failure.code === "lost") {
+      this.#lost(failure.message);
+      return;
+    }
     // It could not go on from its predecessor. Its exit, if not already under way, counts as a death.
     this.#log.error("Volume process could not go on", { failure });
     process.kill();
+  }
+
+  /** Another node has the volume. Who uses this mount gets errors instead of waiting for ever; nothing serves it again. */
+  #lost(message: string): void {
+    this.#log.error("The mount is dead: another node has taken the volume over", { message });
+    this.emit("volume-lost", message);
+    this.#spare?.drop();
+    try {
+      this.#deps.mounts.abort(this.#config.volume.mountpoint);
+    } catch (error) {
+      this.#log.error("The mount cannot be ended", { error });
+    }
+    this.#finish();
   }
 
   #exited(process: VolumeProcess, code: number | null, signal: NodeJS.Signals | null): void {
@@ -469,6 +493,12 @@ export class Holder {
     if (process === null || process.exited || process.pid === 0) return;
     const page = this.#page();
     const own = page?.pid === process.pid ? page : null; // a process that has just started has not attached yet
+    const until = own?.runUntilMs ?? 0;
+    if (until > 0 && monotonicMs() > until && process.kill()) {
+      this.#lingering.set(process, []);
+      this.#replace({ reason: "had no lease", pid: process.pid }, []);
+      return;
+    }
     const now = performance.now();
     // The application is to wait for one deadline at most, so the last look comes before it is over.
     const deadlineMs = this.#config.volume.deadlineMs - 2 * this.#watchPeriodMs();

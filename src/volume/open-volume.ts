@@ -6,7 +6,10 @@
 
 import { LocalReplica } from "../replica/local.ts";
 import type { Capabilities, Replica } from "../replica/replica.ts";
+import { StatusObserver } from "../replication/arbiter-observer.ts";
+import { type RecordStore, StatusArbiter } from "../replication/arbiter-status.ts";
 import { VoterArbiter } from "../replication/arbiter-voters.ts";
+import type { VolumeArbiter } from "../replication/contracts.ts";
 import { type ControlFiles, ReplicaControlFiles } from "../replication/control-files.ts";
 import { AdoptError, ClaimLostError, IdentityError, QuorumLostError, VolumeBusyError } from "../replication/errors.ts";
 import { decideIdentity, readBackend, unmounted, writeMarker } from "../replication/identity.ts";
@@ -19,6 +22,7 @@ import { isNfsUrl, makeReplica, type ReplicaKindDeps } from "./replica-kinds.ts"
 import type { ReplicaLocks } from "./replica-locks.ts";
 
 export const WITNESS = "witness";
+const RESUME_RETRY_MS = 1_000;
 
 export interface OpenRequest {
   readonly config: VolumeConfig;
@@ -32,9 +36,13 @@ export interface OpenRequest {
   readonly certain: readonly number[] | null;
 }
 
-export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs"> {
+export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs" | "mayResume"> {
   readonly log: Logger;
   readonly locks: ReplicaLocks;
+  /** Where the membership is recorded, if not on the replicas. */
+  readonly store: RecordStore | null;
+  /** Told when the claim is on record; resolves when the lease is ours, too: nothing is changed before. */
+  readonly onClaimed: () => Promise<void>;
   /** Keeps for a successor of this process who is a member by every record (`VoterArbiterDeps.onCertain`). */
   readonly onCertain: (replicas: readonly number[], term: number) => void;
 }
@@ -51,7 +59,7 @@ export interface OpenedVolume {
   /** A replica for a slot, new or in place of another one; not connected. */
   readonly place: (config: ReplicaConfig, index: number) => Replica;
   readonly capabilities: readonly Capabilities[];
-  readonly arbiter: VoterArbiter;
+  readonly arbiter: VolumeArbiter;
   readonly recorded: MembershipRecord;
 }
 
@@ -59,17 +67,20 @@ export async function openVolume(request: OpenRequest, deps: OpenDeps): Promise<
   try {
     return await open(request, deps);
   } catch (error) {
-    throw asFailure(error);
+    throw asFailure(error, deps.store !== null);
   }
 }
 
 async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume> {
   const { config, resumed, avoid } = request;
+  let claimed: VolumeArbiter | null = null;
   const kindDeps: ReplicaKindDeps = {
     page: deps.page,
     logger: deps.log,
     deadlineMs: config.deadlineMs,
     metrics: deps.metrics,
+    mayResume: deps.store === null ? null : () => mayResume(() => claimed),
+    onFenced: deps.onFenced,
   };
   const replicas = config.replicas.map((replica, index) => makeReplica(replica, index, kindDeps));
   const control = new Map(replicas.map((replica) => [replica.name, new ReplicaControlFiles(replica)]));
@@ -102,7 +113,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   const usable = identity.kind === "existing" ? identity.usable : names;
   const voters = names.filter((name) => usable.includes(name)).map((name) => ({ name, files: files(name) }));
   if (witness !== null) voters.push({ name: WITNESS, files: witness });
-  const arbiter = new VoterArbiter(
+  const onVoters = new VoterArbiter(
     voters,
     {
       log: deps.log,
@@ -122,7 +133,22 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
       certain: request.certain?.map((index) => config.replicas[index]?.name ?? "") ?? null,
     },
   );
+  const here = connected.map(({ name }) => name).filter((name) => usable.includes(name));
+  const slots: (Replica | null)[] = replicas;
+  const observes = config.arbiter?.observes === true;
+  const arbiter =
+    deps.store === null
+      ? onVoters
+      : observes
+        ? new StatusObserver(deps.store, volumeId, here)
+        : statusArbiter(request, deps.store, onVoters, volumeId, here, slots, deps);
   if (identity.kind === "new") {
+    if (observes) throw new FailureError("identity", "The volume is new: it has to be mounted for writing first");
+    if (deps.store !== null && (await arbiter.peek()) !== null)
+      throw new FailureError(
+        "identity",
+        "The volume has been in use, and none of its replicas has its marker: see what is mounted where they are",
+      );
     if (resumed)
       throw new FailureError("identity", "None of the replicas has its marker any more: unmount, and look at them");
     for (const voter of voters) await start(voter.files.create());
@@ -143,22 +169,22 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
         throw new ClaimLostError(request.term, best.term, best.members[0] ?? "");
     }
   }
-  const recorded = await arbiter.claim();
-  await takeOver(
-    connected.filter((replica) => recorded.members.includes(replica.name)),
+  let recorded = await arbiter.claim();
+  claimed = arbiter;
+  if (!observes) await deps.onClaimed();
+  const unfenced = await takeOver(
+    connected.filter((replica) => !observes && recorded.members.includes(replica.name)),
     volumeId,
     deps.log,
   );
-  const newest = await arbiter.peek(); // somebody may have claimed it meanwhile: nothing was changed yet
-  if (newest !== null && newest.term > recorded.term)
-    throw new ClaimLostError(recorded.term, newest.term, newest.members[0] ?? "");
+  if (unfenced.length > 0) recorded = await arbiter.leave(unfenced);
+  await arbiter.confirm(); // somebody may have claimed it meanwhile: nothing was changed yet
   const capabilities: Capabilities[] = [];
   for (const replica of connected) {
     // Also of those that are yet to be filled: the volume offers what all of them can do.
     if (usable.includes(replica.name)) capabilities.push(await replica.probe());
     if (!recorded.members.includes(replica.name)) await replica.disconnect();
   }
-  const slots: (Replica | null)[] = replicas;
   const place = (replica: ReplicaConfig, index: number): Replica => {
     const made = makeReplica(replica, index, kindDeps);
     control.set(replica.name, new ReplicaControlFiles(made));
@@ -194,8 +220,48 @@ async function connectAll(replicas: readonly Replica[], deadlineMs: number): Pro
   return problems;
 }
 
-/** Ends what earlier processes may still do. A replica where that fails is left alone: its calls fail, and it is expelled. */
-async function takeOver(replicas: readonly Replica[], volumeId: string, log: Logger): Promise<void> {
+/** The membership is the arbiter's; the replicas have copies of it. */
+function statusArbiter(
+  { config, resumed }: OpenRequest,
+  store: RecordStore,
+  voters: VoterArbiter,
+  volumeId: string,
+  here: readonly string[],
+  replicas: readonly (Replica | null)[],
+  { log }: OpenDeps,
+): StatusArbiter {
+  const { node = "", mount = "" } = config.arbiter ?? {};
+  const names = config.replicas.map(({ name }) => name);
+  // A directory of this machine is nobody else's, and its lock tells of those who are here.
+  const fences = (members: readonly string[]) =>
+    replicas.every((replica) => replica === null || !members.includes(replica.name) || shutsOut(replica));
+  const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+  const deps = { store, voters, fences, now: () => new Date(), pause, log };
+  return new StatusArbiter(deps, { node, mount, volumeId, resumed, replicas: names, here });
+}
+
+export function shutsOut({ url, fences }: Replica): boolean {
+  return !isNfsUrl(url) || fences === true;
+}
+
+/** Waits for an answer as long as it takes: without one nobody may go on. */
+async function mayResume(arbiter: () => VolumeArbiter | null): Promise<boolean> {
+  for (;;) {
+    try {
+      const known = arbiter();
+      if (known === null) return true; // only looking, so far
+      await known.confirm();
+      return true;
+    } catch (error) {
+      if (error instanceof ClaimLostError) return false;
+      await new Promise((resolve) => setTimeout(resolve, RESUME_RETRY_MS));
+    }
+  }
+}
+
+/** Ends what earlier processes may still do. Answers where that failed: these are disconnected, and their calls fail. */
+async function takeOver(replicas: readonly Replica[], volumeId: string, log: Logger): Promise<string[]> {
+  const failed: string[] = [];
   await Promise.all(
     replicas.map(async (replica) => {
       try {
@@ -203,9 +269,11 @@ async function takeOver(replicas: readonly Replica[], volumeId: string, log: Log
       } catch (error) {
         log.warn("Replica cannot be taken over", { replica: replica.name, error: errorText(error) });
         await replica.disconnect();
+        failed.push(replica.name);
       }
     }),
   );
+  return failed;
 }
 
 /** A directory that holds records and no data; null if it cannot be had: then it has no vote. */
@@ -241,15 +309,17 @@ function lockAll(
   }
 }
 
-function asFailure(error: unknown): FailureError {
+function asFailure(error: unknown, kept: boolean): FailureError {
   if (error instanceof FailureError) return error;
-  return new FailureError(codeOf(error), errorText(error), { cause: error });
+  return new FailureError(codeOf(error, kept), errorText(error), { cause: error });
 }
 
-function codeOf(error: unknown): FailureCode {
+/** `kept`: the arbiter is nobody's but the mount's that it names. */
+function codeOf(error: unknown, kept: boolean): FailureCode {
   if (error instanceof IdentityError) return "identity";
   if (error instanceof AdoptError) return "adopt";
   if (error instanceof QuorumLostError) return "quorum";
-  if (error instanceof VolumeBusyError || error instanceof ClaimLostError) return "busy";
+  if (error instanceof ClaimLostError) return kept ? "lost" : "busy";
+  if (error instanceof VolumeBusyError) return "busy";
   return "replica";
 }

@@ -3,7 +3,9 @@
  * the holder, as JSON lines on its control socket (`Call` in, `Reply` and `Progress` out). The holder answers what it
  * can by itself and passes the rest on.
  */
+
 import type { FullPolicy, ReadPolicy, VolumeStatus } from "../replication/model.ts";
+import type { Held, StatusRecord } from "../replication/takeover-rules.ts";
 
 /** How one replica is reached and used. */
 export interface ReplicaConfig {
@@ -22,6 +24,8 @@ export interface VolumeConfig {
   readonly mountpoint: string;
   readonly replicas: readonly ReplicaConfig[];
   readonly witness: string | null;
+  /** Without one, the replicas keep the membership themselves. */
+  readonly arbiter?: ArbiterConfig;
   readonly minInSyncReplicas: number;
   readonly readPolicy: ReadPolicy;
   readonly fullPolicy: FullPolicy;
@@ -40,6 +44,25 @@ export interface VolumeConfig {
   readonly stateDirectory: string;
   readonly metricsAddress: string | null;
   readonly logLevel: "debug" | "info" | "warn" | "error";
+}
+
+/** Where the membership is recorded outside of the replicas: on Kubernetes, through the node plugin. */
+export interface ArbiterConfig extends LeaseTimes {
+  /** The node plugin's. */
+  readonly socket: string;
+  readonly node: string;
+  /** This mount's own name: whoever mounts the volume anew has another one. */
+  readonly mount: string;
+  /** Reads only, and leaves the record alone: others do so at the same time. */
+  readonly observes: boolean;
+  /** How long changes wait for the record, or the lease, before they fail. */
+  readonly waitMs: number;
+}
+/** A lease that cannot be renewed ends after `leaseMs`; changes wait from `holdMs` on. */
+export interface LeaseTimes {
+  readonly renewMs: number;
+  readonly holdMs: number;
+  readonly leaseMs: number;
 }
 
 /** Holder → volume process. */
@@ -146,6 +169,8 @@ export type FailureCode =
   | "busy"
   | "state"
   | "not-mounted"
+  /** Another node has taken the volume over: this mount must never serve again. */
+  | "lost"
   | "internal";
 
 /** What an administrator wires to mail (`--on-event`). */
@@ -165,6 +190,8 @@ export interface VolumeEvent {
     | "volume-process-restarted"
     /** Five deaths in a minute: it is started again ever more slowly, and requests wait. */
     | "volume-process-failing"
+    /** Another node has taken the volume over; the mount is dead. */
+    | "volume-lost"
     | "conflict";
   readonly replica: string | null;
   readonly message: string;
@@ -182,4 +209,4 @@ export type Reply =
   | { readonly id: number; readonly value: unknown }
   | { readonly id: number; readonly failure: Failure };
 
-export type { VolumeStatus };
+export type { Held, StatusRecord, VolumeStatus };

@@ -117,7 +117,12 @@ export class ReplicaCare {
         "an earlier process of this volume still has a call under way on it: it is waited for",
       );
     }
-    await replica.takeOver?.(volume.opened.volumeId);
+    if (replica.takeOver !== undefined && replica.fences === true) {
+      // A session ends those of whoever has the volume now: asked before, so as not to end a successor's, and after.
+      await volume.opened.arbiter.confirm();
+      await replica.takeOver(volume.opened.volumeId);
+      await volume.opened.arbiter.confirm();
+    }
     const lacks = lacking(await replica.probe(), volume.opened.capabilities);
     if (lacks.length > 0) {
       throw new ReplicaError(

@@ -18,6 +18,10 @@ export interface ReplicaKindDeps {
   readonly deadlineMs: number;
   /** null where nobody asks for figures: then they cost nothing. */
   readonly metrics: VolumeMetrics | null;
+  /** May a session that a server ended be made anew? Asked before and after; null: always. */
+  readonly mayResume: (() => Promise<boolean>) | null;
+  /** A server says that another process has taken its replica over. */
+  readonly onFenced: () => void;
 }
 
 export function isNfsUrl(url: string): boolean {
@@ -40,6 +44,8 @@ function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps)
     const nfs = openNfsReplica(name, url, {
       deadlineMs: deps.deadlineMs,
       logger: deps.logger.child({ replica: name }),
+      onFenced: deps.onFenced,
+      ...(deps.mayResume === null ? {} : { mayResume: deps.mayResume }),
     });
     return withDeadline(nfs, deps.deadlineMs);
   }

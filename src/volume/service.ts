@@ -9,16 +9,19 @@ import type { FileSystem } from "../fuse/filesystem.ts";
 import { FuseSession } from "../fuse/session.ts";
 import { VolumeMetrics } from "../metrics/volume-metrics.ts";
 import { mapShared } from "../posix/memory.ts";
+import { exitNow } from "../posix/processes.ts";
 import { Caretaker } from "../replication/caretaker.ts";
+import { ClaimLostError } from "../replication/errors.ts";
 import type { MembershipEvent } from "../replication/membership.ts";
 import type { ReplicaStatus, VolumeState, VolumeStatus } from "../replication/model.ts";
 import { holdsMissed, reconcile } from "../replication/reconcile.ts";
 import { errnoName } from "../util/errno.ts";
 import { errorText, type Logger } from "../util/logger.ts";
+import { ArbiterClient } from "./arbiter-client.ts";
 import { FailureError } from "./failure.ts";
 import type { StartMessage } from "./holder-link.ts";
 import { measured } from "./measured.ts";
-import { openVolume } from "./open-volume.ts";
+import { openVolume, shutsOut } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, ReplicaConfig, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
@@ -32,13 +35,16 @@ import {
   saveTerm,
 } from "./state-facts.ts";
 import { StateLog } from "./state-log.ts";
-import { STATE_PAGE_BYTES, STATE_PAGE_NAME, StatePageWriter } from "./state-page.ts";
+import { monotonicMs, STATE_PAGE_BYTES, STATE_PAGE_NAME, StatePageWriter } from "./state-page.ts";
 import { Verification } from "./verification.ts";
 import { MAX_REPLICAS, Volume } from "./volume.ts";
+import { VolumeLease } from "./volume-lease.ts";
 
 const STATE_LOG_NAME = "state-log";
 const PULSE_MS = 200;
 const FREE_SPACE_TIMEOUT_MS = 500;
+const LEASE_OVER_EXIT = 75;
+const LEASE_RETRY_MS = 1_000;
 
 export interface ServiceDeps {
   readonly fuseFd: number;
@@ -63,12 +69,15 @@ export class VolumeService {
   readonly #care: ReplicaCare;
   #leader: number | null = null;
   readonly verification: Verification;
+  #lease: VolumeLease | null = null;
   #released = false;
 
   static async open({ config, resumed, avoid }: StartMessage, deps: ServiceDeps): Promise<VolumeService> {
+    const beganMs = Date.now();
     const page = attachPage(config);
     // Until the session's loop tells, this does: opening may take long, but not in one call.
     const pulse = setInterval(() => page.wake(), PULSE_MS);
+    let service: VolumeService | null = null;
     try {
       const stateLog = openStateLog(config, resumed);
       const locks = new ReplicaLocks();
@@ -79,15 +88,19 @@ export class VolumeService {
         saveCertain(stateLog, replicas);
         saveTerm(stateLog, newest);
       };
+      const store = config.arbiter === undefined ? null : new ArbiterClient(config.arbiter, config.volume);
+      let leasedMs = monotonicMs();
+      const onClaimed = async () => {
+        if (store !== null) leasedMs = await firstLease(store, resumed);
+      };
       const found = await openVolume(
         { config, resumed, avoid, term, certain },
-        { page, log: deps.log, locks, metrics, onCertain },
+        { page, log: deps.log, locks, metrics, onCertain, store, onClaimed, onFenced: () => service?.askWhoHasIt() },
       );
       const offered = resumed ? loadOffered(stateLog) : null;
       const capabilities = offered === null ? found.capabilities : [...found.capabilities, offered];
       saveOffered(stateLog, capabilities);
       const opened = { ...found, capabilities };
-      let service: VolumeService | null = null;
       const volume = new Volume(opened, {
         stateLog,
         log: deps.log,
@@ -96,7 +109,8 @@ export class VolumeService {
         isSuspect: () => service?.verification.isSuspect ?? false,
       });
       service = new VolumeService(config, deps, volume, stateLog, page, locks, metrics);
-      await service.#prepare(resumed);
+      if (store !== null && config.arbiter?.observes === false) service.#keepLease(store, leasedMs);
+      await service.#prepare(resumed, beganMs);
       if (resumed) service.#resume();
       return service;
     } finally {
@@ -152,13 +166,60 @@ export class VolumeService {
     this.ended = this.#session.ended.then(() => this.#release());
   }
 
+  /** `sinceMs`: it was asked for then. */
+  #keepLease(store: ArbiterClient, sinceMs: number): void {
+    const { arbiter } = this.#config;
+    if (arbiter === undefined) return;
+    const { membership, opened } = this.#volume;
+    this.#lease = new VolumeLease(
+      {
+        renew: () => store.renew(),
+        onTaken: () => this.askWhoHasIt(),
+        onHold: () => membership.hold(arbiter.waitMs),
+        onLetGo: () => membership.letGo(),
+        onEnd: () => {
+          this.#deps.log.error("The lease is over, and only the end of this process shuts it out");
+          exitNow(LEASE_OVER_EXIT);
+        },
+        onUntil: (untilMs) => this.#page.runUntil(untilMs ?? 0),
+        mustEnd: () =>
+          [...membership.inSync, ...membership.syncing].some((index) => {
+            const replica = opened.replicas[index];
+            return replica !== null && replica !== undefined && !shutsOut(replica);
+          }),
+        nowMs: monotonicMs,
+        log: this.#deps.log,
+      },
+      arbiter,
+    );
+    this.#lease.start(sinceMs);
+  }
+
+  /** Somebody else has the lease, or a session: if that is a take-over, this mount is over. */
+  askWhoHasIt(): void {
+    void this.#volume.opened.arbiter.confirm().catch((error: unknown) => {
+      if (error instanceof ClaimLostError) this.#lose(error);
+      else this.#deps.log.warn("Nobody can say who has the volume", { error: errorText(error) });
+    });
+  }
+
+  /** Nothing is acknowledged any more, and everybody who uses the mount gets an error. */
+  #lose(error: ClaimLostError): void {
+    this.#volume.membership.lose(error);
+    this.#deps.log.error("Another node has taken the volume over: this mount ends", { error: error.message });
+    this.#deps.send({ type: "failed", failure: { code: "lost", message: error.message } });
+  }
+
   /** Members are alike, intents are open, what an earlier process had is found again. */
-  async #prepare(resumed: boolean): Promise<void> {
-    if (!resumed) await this.#makeAlike();
+  async #prepare(resumed: boolean, beganMs: number): Promise<void> {
+    const observes = this.#config.arbiter?.observes === true;
+    if (!resumed && !observes) await this.#makeAlike();
     if (this.#volume.opened.isNew) await this.#volume.alignNew();
-    await this.#volume.prepareOrphans();
-    await this.#volume.intents.open();
-    this.#volume.start();
+    if (!observes) {
+      await this.#volume.prepareOrphans();
+      await this.#volume.intents.open();
+      this.#volume.start();
+    }
     this.#leader = this.#volume.membership.inSync[0] ?? null;
     if (resumed) {
       this.#volume.restore();
@@ -167,7 +228,12 @@ export class VolumeService {
     for (const [index, replica] of this.#config.replicas.entries()) {
       if (!this.#volume.membership.inSync.includes(index)) {
         const records = this.#volume.intents.uncleared;
-        const known = holdsMissed(records, replica.name);
+        // Who was a member until this very mount lacks nothing but what intents name, and says itself what it was told.
+        const absent = this.#volume.opened.recorded.absent.find(({ name }) => name === replica.name);
+        const { forced } = this.#volume.opened.arbiter.claimed; // then it may have gone on without those who are here
+        const untilNow = !forced && absent?.reason === "NotAtMount" && Date.parse(absent.since) >= beganMs;
+        if (untilNow) await this.#volume.intents.recordOut(replica.name);
+        const known = untilNow || holdsMissed(records, replica.name);
         this.#deps.log.warn("Replica is not in sync", { replica: replica.name, missedIsKnown: known });
         this.#volume.missed.begin(index, known ? { kind: "intents", records } : { kind: "everything" });
       }
@@ -198,6 +264,7 @@ export class VolumeService {
   }
 
   #startCare(): void {
+    if (this.#config.arbiter?.observes === true) return; // repairs are the writer's
     for (const index of this.#config.replicas.keys()) {
       if (this.#volume.membership.standing(index).reason === "Disabled") void this.#caretaker.disable(index);
     }
@@ -271,10 +338,18 @@ export class VolumeService {
         this.#tell("resync-failed", replica, event.message);
         break;
       case "quorum-lost":
+        if (this.#config.arbiter !== undefined) this.#endIfLost();
+        this.#tell(event.kind, null, event.message);
+        break;
       case "quorum-restored":
         this.#tell(event.kind, null, event.message);
         break;
     }
+  }
+
+  #endIfLost(): void {
+    const { quorumLoss } = this.#volume.membership;
+    if (quorumLoss instanceof ClaimLostError) this.#lose(quorumLoss);
   }
 
   /** A new replica, filled by a resync. */
@@ -426,14 +501,31 @@ export class VolumeService {
       this.verification.stop();
       await this.#caretaker.stop();
       await this.#volume.settle();
-      if (await this.#volume.persist()) await this.#volume.membership.release();
+      const observes = this.#config.arbiter?.observes === true;
+      if (!observes && (await this.#volume.persist())) await this.#volume.membership.release();
     } catch (error) {
       this.#deps.log.error("The volume was not left in order: the next mount makes the replicas alike", {
         error: errorText(error),
       });
     } finally {
+      this.#lease?.stop();
       clearInterval(pulse);
     }
+  }
+}
+
+/** Answers when the lease was asked for that we have. Who goes on for an earlier process waits for it. */
+async function firstLease(store: ArbiterClient, resumed: boolean): Promise<number> {
+  for (;;) {
+    const askedMs = monotonicMs();
+    try {
+      if (await store.renew()) return askedMs;
+    } catch (error) {
+      if (!resumed) throw error;
+    }
+    // Another node has it: whether it has the volume as well, is found out by whoever asks for that.
+    if (!resumed) throw new FailureError("busy", "Another node has the volume's lease: try again");
+    await sleep(LEASE_RETRY_MS);
   }
 }
 

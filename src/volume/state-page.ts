@@ -24,6 +24,8 @@ const AT_WORKING = 4;
 const AT_OPCODE = 7;
 const AT_UNIQUE_LOW = 8;
 const AT_UNIQUE_HIGH = 9;
+const AT_UNTIL_LOW = 10;
+const AT_UNTIL_HIGH = 11;
 const AT_THREAD_CALLS = 16;
 const AT_LOOP_CALLS = 24;
 
@@ -67,10 +69,21 @@ export class StatePageWriter {
     this.#words[AT_UNIQUE_HIGH] = Number((unique >> 32n) & 0xffffffffn);
   }
 
+  /** The process must not run longer than until then (`monotonicMs`); 0: for as long as it likes. */
+  runUntil(ms: number): void {
+    this.#words[AT_UNTIL_LOW] = ms % 2 ** 32;
+    this.#words[AT_UNTIL_HIGH] = Math.floor(ms / 2 ** 32);
+  }
+
   /** Calls of a replica that are running on threads: they outlive the process if they hang in the kernel. */
   threadCalls(replica: number, count: number): void {
     this.#words[AT_THREAD_CALLS + replica] = count;
   }
+}
+
+/** A clock that all processes of the machine share, and that nobody sets. Whole milliseconds. */
+export function monotonicMs(): number {
+  return Number(process.hrtime.bigint() / 1_000_000n);
 }
 
 /** What the page says at one moment. */
@@ -82,6 +95,8 @@ export interface StatePage {
   readonly callReplica: number | null;
   readonly opcode: number;
   readonly unique: bigint;
+  /** By `monotonicMs`; 0 without a bound. */
+  readonly runUntilMs: number;
   /** Running calls on threads, by replica index. */
   readonly threadCalls: readonly number[];
 }
@@ -100,6 +115,7 @@ export function decodeStatePage(bytes: Uint8Array): StatePage | null {
     callReplica: callReplica < 0 ? null : callReplica,
     opcode: word(AT_OPCODE),
     unique: (BigInt(word(AT_UNIQUE_HIGH)) << 32n) | BigInt(word(AT_UNIQUE_LOW)),
+    runUntilMs: word(AT_UNTIL_HIGH) * 2 ** 32 + word(AT_UNTIL_LOW),
     threadCalls: Array.from({ length: MAX_REPLICAS }, (_, replica) => word(AT_THREAD_CALLS + replica)),
   };
 }

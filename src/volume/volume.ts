@@ -84,7 +84,7 @@ export class Volume {
       {
         replicas: config.replicas.map((replica) => replica.name),
         minInSync: config.minInSyncReplicas,
-        recordDeadlineMs: config.deadlineMs,
+        recordDeadlineMs: config.arbiter?.waitMs ?? config.deadlineMs,
         retryMs: RECORD_RETRY_MS,
       },
     );

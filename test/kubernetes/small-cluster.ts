@@ -96,6 +96,7 @@ export async function startSmallCluster(options: { readonly compiled?: boolean }
         `--endpoint=unix://${nodeSocket}`,
         `--mountd-socket=${join(directory, "mountd.sock")}`,
         `--vault-socket=${join(directory, "vault.sock")}`,
+        `--arbiter-socket=${join(directory, "arbiter.sock")}`,
         `--probe-address=127.0.0.1:${nodeProbes}`,
         `--log-dir=${directory}`,
         "--no-registration",

@@ -48,6 +48,7 @@ export class TestMembership implements Membership {
   readonly minInSync = 1;
   readonly quorumLost = false;
   readonly settled = null;
+  readonly held: Promise<void> | null = null;
   onExpelled: (replica: number) => void = () => {};
 
   constructor(inSync: readonly number[]) {
