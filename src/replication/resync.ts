@@ -5,8 +5,9 @@
  */
 import type { Replica } from "../replica/replica.ts";
 import type { DirtySet } from "./dirty-set.ts";
+import { markIntents } from "./intent-dirty.ts";
 import type { IntentLog } from "./intent-log.ts";
-import { removeIntents } from "./intent-read.ts";
+import { readIntents, removeIntents } from "./intent-read.ts";
 import type { MissedChangesLog } from "./missed-changes.ts";
 import type { ResyncProgress } from "./model.ts";
 import { type Copy, must, ReplicaCallError } from "./replica-call.ts";
@@ -69,6 +70,7 @@ export class Resync {
   async run(): Promise<ResyncResult> {
     const { missed } = this.#deps;
     this.#repair.since ??= await this.#deps.intents.begunAt();
+    await this.#markOwn();
     await this.#estimateWork();
     this.#set.absorbs = false;
     this.#set.mustDrain = true;
@@ -93,6 +95,13 @@ export class Resync {
 
   get #copy(): Copy {
     return { replica: this.#target, object: rootObject };
+  }
+
+  /** What it was told to change while it was a member, and the others may have lost in a power cut of their own. */
+  async #markOwn(): Promise<void> {
+    const own = await readIntents(this.#target);
+    if (own.damage !== null) this.#set.tree([]);
+    else markIntents(this.#set, own.records);
   }
 
   /** Changes that are under way may not be marked by name: they end before anything is looked at. */
