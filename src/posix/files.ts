@@ -148,6 +148,13 @@ export function ioctl(fd: number, request: number, argument: Uint8Array | Uint32
 }
 
 /** For requests whose argument is a number by value. */
+const FICLONE = 0x4004_9409;
+
+/** Makes the file `to` share all data of `from`, where the file system can. */
+export function cloneFile(from: number, to: number): number {
+  return ioctlNumber(to, FICLONE, from);
+}
+
 export function ioctlNumber(fd: number, request: number, argument: number): number {
   return sys(callIoctlNumber(fd, request, argument));
 }

@@ -8,7 +8,7 @@
  * - What has answered while the process itself stood still is an answer: expiry is decided after the loop has polled.
  */
 import type { ByteString } from "../util/byte-string.ts";
-import { ETIMEDOUT } from "../util/errno.ts";
+import { EOPNOTSUPP, ETIMEDOUT } from "../util/errno.ts";
 import type { FileAttr } from "../util/file-attr.ts";
 import { abandon } from "./abandoned.ts";
 import type {
@@ -276,6 +276,10 @@ class TimedReplica implements Replica {
 
   copyRange(from: ReplicaHandle, fromPosition: number, to: ReplicaHandle, toPosition: number, length: number): Answer {
     return this.#within(this.#inner.copyRange(from, fromPosition, to, toPosition, length));
+  }
+
+  clone(from: ReplicaHandle, to: ReplicaHandle): Answer {
+    return this.#within(this.#inner.clone?.(from, to) ?? -EOPNOTSUPP);
   }
 
   statfs(into: FileSystemStats): Answer {

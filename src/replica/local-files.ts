@@ -1,6 +1,6 @@
 /** Whole transfers on open files: short ones go on until the end of the file or an error. */
-import { copyFileRange, pread, pwrite } from "../posix/files.ts";
-import { EINVAL, EIO, ENOSYS, EOPNOTSUPP, EXDEV } from "../util/errno.ts";
+import { cloneFile, copyFileRange, pread, pwrite } from "../posix/files.ts";
+import { EINVAL, EIO, ENOSYS, ENOTTY, EOPNOTSUPP, EXDEV } from "../util/errno.ts";
 
 /** Answers how many bytes, fewer only at the end of the file. */
 export function readFully(fd: number, into: Uint8Array, position: number): number {
@@ -40,6 +40,12 @@ export function copyFully(from: number, fromPosition: number, to: number, toPosi
     else return copied;
   }
   return done;
+}
+
+/** FICLONE; EOPNOTSUPP where the file system shares no data between files. */
+export function cloneWhole(from: number, to: number): number {
+  const result = cloneFile(from, to);
+  return result === -ENOTTY || result === -EINVAL || isUnsupportedCopy(result) ? -EOPNOTSUPP : result;
 }
 
 /** EINVAL is also for overlapping ranges of one file, which are refused by hand as well. */

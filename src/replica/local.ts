@@ -16,7 +16,7 @@ import { FileAttr } from "../util/file-attr.ts";
 import { deliverUnlessAbandoned } from "./abandoned.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { LocalDiskCalls } from "./local-disk-calls.ts";
-import { copyFully, readFully, writeFully } from "./local-files.ts";
+import { cloneWhole, copyFully, readFully, writeFully } from "./local-files.ts";
 import { LocalHandles } from "./local-handles.ts";
 import { checkRoot, type LocalRoot, openRoot } from "./local-root.ts";
 import { LocalTree } from "./local-tree.ts";
@@ -329,6 +329,15 @@ export class LocalReplica implements Replica {
     }
     this.#enter();
     return this.#leave(copyFully(fromFd, fromPosition, toFd, toPosition, length));
+  }
+
+  clone(from: ReplicaHandle, to: ReplicaHandle): Answer {
+    const fromFd = this.#handles.descriptor(from);
+    const toFd = this.#handles.descriptor(to);
+    if (fromFd < 0) return this.#handles.why(from);
+    if (toFd < 0) return this.#handles.why(to);
+    this.#enter();
+    return this.#leave(cloneWhole(fromFd, toFd));
   }
 
   statfs(into: FileSystemStats): Answer {

@@ -9,7 +9,7 @@ import type { ByteString } from "../util/byte-string.ts";
 import { EIO, ENODEV } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import type { WithValue } from "./abandoned.ts";
-import { copyFully } from "./local-files.ts";
+import { cloneWhole, copyFully } from "./local-files.ts";
 import { checkRoot, type LocalRoot, openRoot } from "./local-root.ts";
 import { LocalTree } from "./local-tree.ts";
 import {
@@ -228,6 +228,10 @@ export class OffloadCalls {
 
   copyRange(from: number, fromPosition: number, to: number, toPosition: number, length: number): number {
     return copyFully(from, fromPosition, to, toPosition, length);
+  }
+
+  clone(from: number, to: number): number {
+    return cloneWhole(from, to);
   }
 
   statfs(): WithValue<FileSystemStats> {

@@ -296,6 +296,14 @@ export class OffloadedReplica implements Replica {
     return this.#callWith("copyRange", [fromFd, fromPosition, toFd, toPosition, length], fromFd, toFd);
   }
 
+  clone(from: ReplicaHandle, to: ReplicaHandle): Answer {
+    const fromFd = this.#handles.descriptor(from);
+    const toFd = this.#handles.descriptor(to);
+    if (fromFd < 0) return this.#handles.why(from);
+    if (toFd < 0) return this.#handles.why(to);
+    return this.#callWith("clone", [fromFd, toFd], fromFd, toFd);
+  }
+
   statfs(into: FileSystemStats): Answer {
     return deliverUnlessAbandoned(this.#call("statfs", []), (stats) => Object.assign(into, stats));
   }

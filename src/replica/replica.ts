@@ -171,6 +171,8 @@ export interface Replica {
   seek(handle: ReplicaHandle, position: number, whence: number): Answer;
   /** Answers how many bytes, fewer only at the end of the source. */
   copyRange(from: ReplicaHandle, fromPosition: number, to: ReplicaHandle, toPosition: number, length: number): Answer;
+  /** Makes the file `to` share all data of `from` (a reflink), at once and for no space; EOPNOTSUPP where that cannot be. */
+  clone?(from: ReplicaHandle, to: ReplicaHandle): Answer;
 
   // The whole.
   statfs(into: FileSystemStats): Answer;

@@ -88,6 +88,7 @@ export class Attributes {
     if (missed.active) missed.attributes(node, newSize);
     return yield* fanOut.change({
       ...change,
+      object: node,
       follows: (replica) => missed.follows(replica, node),
       again: () => missed.attributes(node, newSize),
     });

@@ -34,6 +34,8 @@ export interface FanOutDeps {
 
 export interface Change {
   readonly call: ReplicaCall;
+  /** The object whose contents or attributes change, for `FanOut.beforeChange`. */
+  readonly object?: TreeNode;
   /** Receives the leader's attributes. */
   readonly attr?: FileAttr;
   /** Reads `attr` again, where the leader that gave it has just been expelled. */
@@ -55,6 +57,8 @@ export class FanOut {
   /** Changes that have begun and not ended since the last `drained` asked, and those from before it. */
   #underWay = { count: 0, onZero: null as (() => void) | null };
   #begun = 0;
+  /** Asked before each change of an object's contents or attributes, which goes on when this has answered. */
+  beforeChange: ((object: TreeNode) => Eventual<number>) | null = null;
   /** Pending while a barrier holds changes back. */
   #gate: Promise<void> | null = null;
   #draining: Promise<void> = Promise.resolve();
@@ -120,12 +124,8 @@ export class FanOut {
   /** Carries a change out on all in-sync replicas; answers what the application is told. */
   *change(change: Change): Op<number> {
     const { membership } = this.#deps;
-    if (this.#gate !== null || membership.held !== null) {
-      do {
-        while (this.#gate !== null) yield this.#gate;
-        if (!(yield* this.#mayChange())) return -EIO;
-      } while (this.#gate !== null);
-      change.again?.(); // who is out, and what is repaired there, may have changed
+    if (this.#gate !== null || membership.held !== null || this.beforeChange !== null) {
+      if (!(yield* this.#mayBegin(change))) return -EIO;
     }
     const underWay = this.#underWay;
     underWay.count++;
@@ -135,6 +135,21 @@ export class FanOut {
       return yield* this.#carryOut(change);
     } finally {
       if (--underWay.count === 0) underWay.onZero?.();
+    }
+  }
+
+  /** True in a turn in which nothing holds changes back, and nothing has to be done before this one; false: never. */
+  *#mayBegin(change: Change): Op<boolean> {
+    for (let waited = false; ; waited = true) {
+      if (waited) change.again?.(); // who is out, and what is repaired there, may have changed
+      if (this.#gate !== null || this.#deps.membership.held !== null) {
+        while (this.#gate !== null) yield this.#gate;
+        if (!(yield* this.#mayChange())) return false;
+        continue;
+      }
+      const before = change.object === undefined ? 0 : (this.beforeChange?.(change.object) ?? 0);
+      if (typeof before === "number") return true;
+      yield before;
     }
   }
 

@@ -147,6 +147,7 @@ export class Files {
     }
     if (missed.active) missed.data(node, position, end);
     const result = yield* fanOut.change({
+      object: node,
       call: (replica, index) =>
         this.#with(file, replica, index, true, (handle) => replica.write(handle, data, position)),
       follows: (replica) => missed.followsData(replica, node, position, end),
@@ -191,6 +192,7 @@ export class Files {
     if (covered < 0) return covered;
     if (missed.active) missed.data(node, start, end);
     const result = yield* fanOut.change({
+      object: node,
       call,
       follows: (replica) => missed.followsData(replica, node, start, end),
       again: () => missed.data(node, start, end),

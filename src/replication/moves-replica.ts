@@ -11,7 +11,7 @@ import type {
   TreeObject,
 } from "../replica/replica.ts";
 import type { ByteString } from "../util/byte-string.ts";
-import { ENOENT } from "../util/errno.ts";
+import { ENOENT, EOPNOTSUPP } from "../util/errno.ts";
 import type { FileAttr } from "../util/file-attr.ts";
 import type { Moves } from "./moves.ts";
 import type { TreeNode } from "./tree.ts";
@@ -198,6 +198,10 @@ class MovesReplica implements Replica {
 
   copyRange(from: ReplicaHandle, fromPosition: number, to: ReplicaHandle, toPosition: number, length: number): Answer {
     return this.#inner.copyRange(from, fromPosition, to, toPosition, length);
+  }
+
+  clone(from: ReplicaHandle, to: ReplicaHandle): Answer {
+    return this.#inner.clone?.(from, to) ?? -EOPNOTSUPP;
   }
 
   statfs(into: FileSystemStats): Answer {

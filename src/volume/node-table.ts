@@ -51,6 +51,8 @@ export interface NodeTableHooks {
 export class NodeTable {
   readonly tree: Tree;
   readonly orphans: Orphans;
+  /** How many links of a file, by its (tagged) inode number, are ours; while a snapshot is made. */
+  hiddenLinks: ((ino: number) => number) | null = null;
   readonly files = new Map<number, FileHandleEntry>();
   readonly directories = new Map<number, DirectoryHandleEntry>();
   readonly #log: StateLog;
@@ -104,6 +106,7 @@ export class NodeTable {
 
   /** Attributes as applications see them: the inode number that the node always had, and no orphan's link. */
   show(node: TreeNode, attr: FileAttr): void {
+    if (this.hiddenLinks !== null) attr.nlink -= this.hiddenLinks(attr.ino);
     this.#identify(node, attr);
     attr.nlink -= node.orphanLinks;
     if (node.id === ROOT_ID && attr.nlink > 2) attr.nlink--; // `.chiron` is not shown

@@ -105,6 +105,9 @@ export type Method =
   | "replica.replace"
   | "resync"
   | "verify"
+  | "snapshot.create"
+  | "snapshot.remove"
+  | "snapshot.list"
   /** The exposition text for Prometheus; the holder serves it over HTTP. */
   | "metrics";
 
@@ -116,6 +119,10 @@ export interface CallParams {
   readonly slow?: boolean;
   readonly run?: ReplicaConfig["run"];
   readonly full?: boolean;
+  /** `snapshot.create`, `snapshot.remove`: its name. */
+  readonly snapshot?: string;
+  /** `snapshot.create`: how long changes may wait while its moment is fixed. */
+  readonly maxPauseMs?: number;
   readonly repair?: boolean;
   /** `unmount`: take the mount out of the tree now and end when the last file is closed. */
   readonly lazy?: boolean;
@@ -142,6 +149,26 @@ export interface VerifyReport {
   readonly repaired: number;
   readonly differences: readonly VerifyDifference[];
 }
+/** The value of a `snapshot.create` call, and an element of that of `snapshot.list`. */
+export interface SnapshotReport {
+  readonly id: string;
+  /** The moment that it shows, RFC 3339. */
+  readonly createdAt: string;
+  readonly files: number;
+  readonly bytes: number;
+  /** How long changes waited. */
+  readonly pauseMs: number;
+  readonly replicas: readonly SnapshotReplica[];
+}
+export interface SnapshotReplica {
+  readonly name: string;
+  readonly state: "Ready" | "Missing";
+  /** How the files' contents were made; null if there are none. */
+  readonly method: "reflink" | "copy" | null;
+  /** Why it is missing. */
+  readonly message: string | null;
+}
+
 /** One thing in which a replica differs from the leader. */
 export interface VerifyDifference {
   /** From the volume's root, printable. */

@@ -25,6 +25,7 @@ import { openVolume, shutsOut } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, ReplicaConfig, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
+import { Snapshots } from "./snapshots.ts";
 import {
   loadCertain,
   loadNegotiated,
@@ -70,6 +71,7 @@ export class VolumeService {
   #leader: number | null = null;
   readonly verification: Verification;
   #lease: VolumeLease | null = null;
+  readonly #snapshots: Snapshots;
   #released = false;
 
   static async open({ config, resumed, avoid }: StartMessage, deps: ServiceDeps): Promise<VolumeService> {
@@ -137,6 +139,7 @@ export class VolumeService {
     this.volumeId = volume.opened.volumeId;
     this.#care = new ReplicaCare({ volume, locks, page, log: deps.log });
     this.verification = new Verification({ volume, throttle: this.#care.throttle, log: deps.log });
+    this.#snapshots = new Snapshots({ volume, throttle: this.#care.throttle, log: deps.log });
     this.#caretaker = new Caretaker(
       {
         replicas: volume.opened.replicas,
@@ -269,6 +272,7 @@ export class VolumeService {
       if (this.#volume.membership.standing(index).reason === "Disabled") void this.#caretaker.disable(index);
     }
     this.#caretaker.start();
+    this.#snapshots.tidy();
   }
 
   #resume(): void {
@@ -294,6 +298,15 @@ export class VolumeService {
         return null;
       case "verify":
         return await this.verification.verify(params.repair ?? false, onProgress);
+      case "snapshot.create":
+        this.#mustWrite();
+        return await this.#snapshots.create(params.snapshot ?? "", params.maxPauseMs ?? null);
+      case "snapshot.remove":
+        this.#mustWrite();
+        await this.#snapshots.remove(params.snapshot ?? "");
+        return null;
+      case "snapshot.list":
+        return await this.#snapshots.list();
       case "resync":
         return await this.#resync(params);
       case "replica.enable":
@@ -309,6 +322,11 @@ export class VolumeService {
       default:
         throw new FailureError("internal", `"${method}" is not known to this version`);
     }
+  }
+
+  #mustWrite(): void {
+    if (this.#config.arbiter?.observes === true)
+      throw new FailureError("busy", "This mount only reads, and changes nothing: ask the one that may write");
   }
 
   onMembership(event: MembershipEvent): void {
@@ -329,6 +347,7 @@ export class VolumeService {
         this.#tell("replica-lost", replica, event.message);
         break;
       case "joined":
+        this.#snapshots.joined(event.replica);
         this.#tell("replica-back", replica, event.message);
         break;
       case "sync-started":
@@ -499,6 +518,7 @@ export class VolumeService {
     const pulse = setInterval(() => this.#page.wake(), PULSE_MS);
     try {
       this.verification.stop();
+      await this.#snapshots.stop();
       await this.#caretaker.stop();
       await this.#volume.settle();
       const observes = this.#config.arbiter?.observes === true;
