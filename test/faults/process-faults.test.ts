@@ -46,9 +46,8 @@ describe(`the volume process fails under an application (seed ${seed})`, { skip:
     for (let round = 0; round < 4; round++) {
       const application = new Workload(volume.mountpoint, seed + round, "--processes", "2");
       await application.goesOn(200);
-      await killEverything(volume);
+      await volume.crash();
       application.kill();
-      await shell(`umount -l "${volume.mountpoint}" 2>/dev/null || true`);
       await volume.mount();
       await volume.healthy();
       await shell(`find "${volume.mountpoint}" -type f -exec cat {} + > /dev/null; rm -rf "${volume.mountpoint}"/w*`);
@@ -74,11 +73,10 @@ describe(`the volume process fails under an application (seed ${seed})`, { skip:
           await application.goesOn(50);
           // Not at one moment: each loses something else.
           for (const disk of volume.disks) await (disk as LoopDisk).cutPower();
-          await killEverything(volume);
+          await volume.crash();
         } finally {
           application.kill();
         }
-        await shell(`umount -l "${volume.mountpoint}" 2>/dev/null || true`);
         for (const disk of volume.disks) await (disk as LoopDisk).powerOn();
         await volume.mount();
         await volume.healthy();
@@ -136,11 +134,4 @@ async function killVolumeProcess(volume: TestVolume, signal: "SIGKILL" | "SIGSTO
       return null; // being replaced
     }
   });
-}
-
-/** Holder, volume process and spare, at once. */
-async function killEverything(volume: TestVolume): Promise<void> {
-  for (const pid of volume.processes()) process.kill(pid, "SIGSTOP"); // so that none starts another
-  for (const pid of volume.processes()) process.kill(pid, "SIGKILL");
-  await eventually("they have ended", async () => (volume.processes().length === 0 ? true : null));
 }

@@ -10,8 +10,8 @@ import { type Disk, directoryDisk } from "./disk.ts";
 export interface TestVolumeOptions {
   /** What each replica lies on; two plain directories by default. */
   readonly disks?: readonly ((base: string, name: string) => Disk | Promise<Disk>)[];
-  /** More arguments of `chiron mount`. */
-  readonly args?: readonly string[];
+  /** More arguments of `chiron mount`; they may need the directory that all of it lies in. */
+  readonly args?: readonly string[] | ((base: string) => readonly string[]);
   /** Appended to each replica's path, like "?run=threads". */
   readonly suffix?: string;
 }
@@ -72,7 +72,9 @@ export class TestVolume implements AsyncDisposable {
       "--replica",
       `${disk.name}=${disk.path}${this.#options.suffix ?? ""}`,
     ]);
-    const own = ["--volume", "test", "--log", join(this.base, "log"), ...(this.#options.args ?? [])];
+    const { args = [] } = this.#options;
+    const given = typeof args === "function" ? args(this.base) : args;
+    const own = ["--volume", "test", "--log", join(this.base, "log"), ...given];
     return this.chiron("mount", ...replicas, ...own, ...more, this.mountpoint);
   }
 
@@ -140,6 +142,14 @@ export class TestVolume implements AsyncDisposable {
         }
       })
       .map(Number);
+  }
+
+  /** As if the machine had stopped: holder, volume process and spare are gone at once, and the mount with them. */
+  async crash(): Promise<void> {
+    for (const pid of this.processes()) process.kill(pid, "SIGSTOP"); // so that none starts another
+    for (const pid of this.processes()) process.kill(pid, "SIGKILL");
+    await eventually("they have ended", async () => (this.processes().length === 0 ? true : null));
+    await run("umount", ["-l", this.mountpoint]);
   }
 
   /** The replicas' trees are equal: said by a program that shares no code with the volume. */
