@@ -1,7 +1,14 @@
 /** From what a person typed to the holder of a mount. */
 import { ControlClient } from "../volume/control-client.ts";
 import { FailureError } from "../volume/failure.ts";
-import { controlSocket, findMount, type RegistryEntry } from "../volume/registry.ts";
+import {
+  canonicalMountpoint,
+  controlSocket,
+  findMount,
+  mountDirectory,
+  type RegistryEntry,
+  recordProblem,
+} from "../volume/registry.ts";
 
 export interface Connection extends AsyncDisposable {
   readonly entry: RegistryEntry;
@@ -13,6 +20,8 @@ export function entryOf(mountpoint: string): RegistryEntry {
   const entry = findMount(mountpoint);
   if (entry !== null) return entry;
   if (process.getuid?.() !== 0) throw new FailureError("not-root", "Only root can look at mounts: use sudo");
+  const problem = recordProblem(mountDirectory(canonicalMountpoint(mountpoint)));
+  if (problem !== null) throw new FailureError("state", problem);
   throw new FailureError("not-mounted", `${mountpoint} is not mounted by Chiron: \`chiron list\` shows what is`);
 }
 
@@ -32,7 +41,7 @@ export async function connectTo(mountpoint: string): Promise<Connection> {
     }
     throw new FailureError(
       "not-mounted",
-      `The process that held ${volume.mountpoint} is gone: \`umount -l ${volume.mountpoint}\`, then mount it again`,
+      `The process that held ${volume.mountpoint} is gone: \`chiron unmount ${volume.mountpoint}\`, then mount it again`,
       { cause },
     );
   }

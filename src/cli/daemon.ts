@@ -50,9 +50,13 @@ export async function startDaemon(
 
 export function openLog(path: string): number {
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
+    if (dirname(path) === LOG_DIRECTORY) mkdirSync(LOG_DIRECTORY, { recursive: true, mode: 0o750 });
     return openSync(path, "a", 0o640);
   } catch (cause) {
-    throw new FailureError("usage", `The log ${path} cannot be written: choose another file with --log`, { cause });
+    const { code } = cause as NodeJS.ErrnoException;
+    const why = code === "ENOENT" ? `there is no directory ${dirname(path)}` : code;
+    throw new FailureError("usage", `The log ${path} cannot be written (${why}): choose another file with --log`, {
+      cause,
+    });
   }
 }

@@ -1,11 +1,17 @@
 /** `chiron list` */
 import type { VolumeStatus } from "../replication/model.ts";
-import { listMounts } from "../volume/registry.ts";
+import { listMounts, type MountRecord } from "../volume/registry.ts";
+import { isAlive } from "./mount-check.ts";
+import { readMountTable } from "./mount-table.ts";
 import { askStatus } from "./status-command.ts";
 import { paint, table } from "./terminal.ts";
 
 export async function list(options: { json?: boolean; quiet?: boolean }): Promise<void> {
-  const mounts = listMounts();
+  const points = readMountTable().map((mount) => mount.point);
+  // What a holder that was killed has left is of interest as long as its dead mount is there.
+  const mounts = listMounts().filter(({ record: { holderPid, config } }) => {
+    return isAlive(holderPid) || points.includes(config.volume.mountpoint);
+  });
   if (options.quiet) {
     for (const { record } of mounts) console.log(record.config.volume.mountpoint);
     return;
@@ -18,7 +24,7 @@ export async function list(options: { json?: boolean; quiet?: boolean }): Promis
       return {
         volume,
         mountpoint,
-        state: status?.state ?? (record.state === "starting" ? "Starting" : "NoAnswer"),
+        state: status?.state ?? stateWithoutAnswer(record),
         inSync,
         replicas: replicas.length,
         holderPid: record.holderPid,
@@ -40,4 +46,9 @@ export async function list(options: { json?: boolean; quiet?: boolean }): Promis
     ]);
     console.log(table([head, ...rows]));
   }
+}
+
+function stateWithoutAnswer({ holderPid, state }: MountRecord): string {
+  if (!isAlive(holderPid)) return "Dead";
+  return state === "starting" ? "Starting" : "NoAnswer";
 }

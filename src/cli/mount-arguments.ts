@@ -41,11 +41,12 @@ const choices = {
   logLevel: { debug: "debug", info: "info", warn: "warn", error: "error" },
 } as const;
 const MIN_DEADLINE_MS = 200;
+const LEAST_SIZE_BYTES = 64 * 1024;
 
 /** `positionals`: `[SPEC] MOUNTPOINT`. `directory`: what relative paths are relative to. Throws `FailureError` ("usage"). */
 export function planMount(options: MountOptions, positionals: readonly string[], directory: string): HolderConfig {
   const [last, ...before] = positionals.toReversed();
-  if (last === undefined)
+  if (last === undefined || last === "")
     throw usage("Where to mount is missing: chiron mount --replica PATH --replica PATH MOUNTPOINT");
   if (before.length > 1) throw usage(`"${before[0]}" is one argument too many: quote paths with spaces`);
   const mountpoint = canonicalMountpoint(resolve(directory, last));
@@ -65,6 +66,7 @@ export function planMount(options: MountOptions, positionals: readonly string[],
     const names = replicas.map((replica) => replica.name).join(", ");
     throw usage(`--source: there is no replica "${options.source}", only ${names}`);
   }
+  if (options.onEvent?.trim() === "") throw usage("--on-event: the command is empty");
   if (options.metrics !== undefined && parseAddress(options.metrics) === null) {
     throw usage(`--metrics: "${options.metrics}" is no address like 9100, 127.0.0.1:9100 or [::1]:9100`);
   }
@@ -83,12 +85,12 @@ export function planMount(options: MountOptions, positionals: readonly string[],
     readPolicy: choose("readPolicy", options.readPolicy ?? "round-robin") as ReadPolicy,
     fullPolicy: choose("fullPolicy", options.fullPolicy ?? "fail-writes") as FullPolicy,
     writeCache: choose("writeCache", options.writeCache ?? "none") as VolumeConfig["writeCache"],
-    capacityBytes: options.capacity === undefined ? null : parseSize(options.capacity, "--capacity"),
+    capacityBytes: options.capacity === undefined ? null : size(options.capacity, "--capacity"),
     source: options.source ?? null,
     forceDegraded: options.forceDegraded ?? false,
     deadlineMs,
     resyncBytesPerSecond:
-      options.resyncBandwidth === undefined ? null : parseSize(options.resyncBandwidth, "--resync-bandwidth"),
+      options.resyncBandwidth === undefined ? null : size(options.resyncBandwidth, "--resync-bandwidth"),
     resyncMode: choose("resync", options.resync ?? "automatic") as VolumeConfig["resyncMode"],
     options: kernel,
     stateDirectory: mountDirectory(mountpoint),
@@ -104,6 +106,9 @@ export function planMount(options: MountOptions, positionals: readonly string[],
 }
 
 function replicasOf(options: MountOptions, spec: string | undefined, directory: string): ReplicaArgument[] {
+  if (spec?.includes("=") && !spec.includes("/")) {
+    throw usage(`"${spec}" names no replicas: write their paths with slashes, /a=/b or ./a=./b`);
+  }
   const fromSpec = spec === undefined || !spec.includes("/") ? [] : parseSpec(spec, directory);
   const fast = (options.replica ?? []).map((text) => parseReplica(text, false, directory));
   const slow = (options.replicaSlow ?? []).map((text) => parseReplica(text, true, directory));
@@ -175,6 +180,12 @@ export function parseHelperArguments(argv: readonly string[]): {
     options["volume"] = spec;
   }
   return { options: { ...options, o: others }, positionals, fake };
+}
+
+function size(text: string, what: string): number {
+  const bytes = parseSize(text, what);
+  if (bytes < LEAST_SIZE_BYTES) throw usage(`${what}: ${text} is too small: 64K at least`);
+  return bytes;
 }
 
 function choose(option: keyof typeof choices, value: string): string {

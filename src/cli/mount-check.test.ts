@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { planMount } from "./mount-arguments.ts";
-import { checkMount, type MountFacts, type Place } from "./mount-check.ts";
+import { checkMount, type MountFacts, mountWarnings, type Place } from "./mount-check.ts";
 import { locate, parseMountTable } from "./mount-table.ts";
 
 const place = (path: string, change: Partial<Place> = {}): Place => ({
   path,
   kind: "directory",
   readOnly: false,
+  full: false,
   marked: false,
   device: "8:1",
   inside: path,
@@ -16,13 +17,16 @@ const place = (path: string, change: Partial<Place> = {}): Place => ({
 const config = planMount({ replica: ["/a", "/b"] }, ["/mnt/web"], "/");
 const well: MountFacts = {
   uid: 0,
+  mayMount: true,
   fuse: true,
   mountpoint: place("/mnt/web"),
   mountedThere: "nothing",
   replicas: [place("/a"), place("/b")],
+  witness: null,
   others: [],
 };
-const check = (change: Partial<MountFacts>) => checkMount(config, { ...well, ...change });
+const withWitness = planMount({ replica: ["/a", "/b"], witness: "/w" }, ["/mnt/web"], "/");
+const check = (change: Partial<MountFacts>) => checkMount(withWitness, { ...well, ...change });
 
 test("nothing is said where nothing is wrong", () => {
   assert.equal(check({}), null);
@@ -31,8 +35,9 @@ test("nothing is said where nothing is wrong", () => {
 
 const cases: [string, Partial<MountFacts>, string, RegExp][] = [
   ["not root", { uid: 1000 }, "not-root", /sudo/],
+  ["a root that may not mount", { mayMount: false }, "not-root", /CAP_SYS_ADMIN/],
   ["no FUSE", { fuse: false }, "no-fuse", /modprobe fuse/],
-  ["a dead mount", { mountedThere: "dead" }, "mountpoint", /umount -l \/mnt\/web/],
+  ["a dead mount", { mountedThere: "dead" }, "mountpoint", /chiron unmount \/mnt\/web/],
   ["a mount in use", { mountedThere: "something" }, "mountpoint", /mounted on \/mnt\/web already/],
   ["no mount point", { mountpoint: place("/mnt/web", { kind: "missing" }) }, "mountpoint", /mkdir -p \/mnt\/web/],
   ["a file as mount point", { mountpoint: place("/mnt/web", { kind: "other" }) }, "mountpoint", /not a directory/],
@@ -40,6 +45,12 @@ const cases: [string, Partial<MountFacts>, string, RegExp][] = [
   ["a file as replica", { replicas: [place("/a"), place("/b", { kind: "other" })] }, "replica", /"b".*not a directory/],
   ["a read-only replica", { replicas: [place("/a", { readOnly: true }), place("/b")] }, "replica", /"a".*read-only/],
   ["a hung replica", { replicas: [place("/a", { kind: "no-answer" }), place("/b")] }, "replica", /does not answer/],
+  ["a full replica", { replicas: [place("/a"), place("/b", { full: true })] }, "replica", /"b".*no space left/],
+  ["a witness that is not there", { witness: place("/w", { kind: "missing" }) }, "replica", /witness.*does not exist/],
+  ["a witness on a replica", { witness: place("/b/w") }, "replica", /witness.*replica "b".*within each other/],
+  ["a witness that is a replica", { witness: place("/w", { inside: "/a" }) }, "replica", /replica "a"/],
+  ["a witness that is a file", { witness: place("/w", { kind: "other" }) }, "replica", /not a directory/],
+  ["a witness under the mount point", { witness: place("/mnt/web/w") }, "replica", /under the mount point/],
   ["one directory twice", { replicas: [place("/a"), place("/b", { inside: "/a" })] }, "replica", /one directory/],
   ["one within the other", { replicas: [place("/a"), place("/a/b")] }, "replica", /within each other/],
   [
@@ -78,6 +89,17 @@ test("a volume that exists may lack a replica: its record decides", () => {
   assert.equal(check({ replicas: [marked, place("/b", { kind: "missing" })] }), null);
   assert.equal(check({ replicas: [marked, place("/b", { readOnly: true })] }), null);
   assert.equal(check({ replicas: [marked, place("/b", { kind: "other" })] })?.code, "replica");
+});
+
+test("a volume that exists is mounted without its witness, and that is said", () => {
+  const facts: MountFacts = {
+    ...well,
+    replicas: [place("/a", { marked: true, full: true }), place("/b", { marked: true })],
+    witness: place("/w", { kind: "missing" }),
+  };
+  assert.equal(checkMount(withWitness, facts), null);
+  assert.match(mountWarnings(withWitness, facts).join(), /no vote/);
+  assert.deepEqual(mountWarnings(config, well), []);
 });
 
 test("a path is found in its file system, through bind mounts and mounts upon mounts", () => {

@@ -3,7 +3,7 @@
  * `gatherFacts` looks, changes nothing, and never waits long for a file system that does not answer.
  */
 import { spawn } from "node:child_process";
-import { accessSync, constants, existsSync, realpathSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, realpathSync, statfsSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { chooseRun } from "../replica/choose-run.ts";
 import { readProcessState } from "../volume/holder-watch.ts";
@@ -12,12 +12,18 @@ import { type HolderConfig, listMounts } from "../volume/registry.ts";
 import { contains, locate, type MountEntry, readMountTable } from "./mount-table.ts";
 
 const PROBE_TIMEOUT_MS = 5000;
+/** What the records of a new volume need. */
+const LEAST_SPACE_BYTES = 1 << 20;
+const LEAST_FREE_INODES = 16;
+const CAP_SYS_ADMIN = 21n;
 
 export interface Place {
   /** Without symbolic links, as far as that could be told. */
   readonly path: string;
   readonly kind: "directory" | "other" | "missing" | "no-answer";
   readonly readOnly: boolean;
+  /** Its file system has no room for a new file. */
+  readonly full: boolean;
   /** It has been a replica already. */
   readonly marked: boolean;
   /** The file system, and the place in it: two paths to one directory (bind mounts) have the same. */
@@ -27,12 +33,15 @@ export interface Place {
 
 export interface MountFacts {
   readonly uid: number;
+  /** Has CAP_SYS_ADMIN. */
+  readonly mayMount: boolean;
   readonly fuse: boolean;
   readonly mountpoint: Place;
   /** What is mounted exactly there. */
   readonly mountedThere: "nothing" | "something" | "dead";
   /** By replica; null for one that is no directory (nfs://). */
   readonly replicas: readonly (Place | null)[];
+  readonly witness: Place | null;
   /** Volumes that Chiron has mounted on this machine. */
   readonly others: readonly {
     readonly volume: string;
@@ -43,10 +52,27 @@ export interface MountFacts {
 
 export function checkMount({ volume: config }: HolderConfig, facts: MountFacts): Failure | null {
   if (facts.uid !== 0) return failure("not-root", "Only root can mount: use sudo");
+  if (!facts.mayMount) {
+    return failure("not-root", "This root may not mount: give it CAP_SYS_ADMIN (a container: `--cap-add SYS_ADMIN`)");
+  }
   if (!facts.fuse) {
     return failure("no-fuse", "There is no /dev/fuse: load it with `modprobe fuse`, or give the container the device");
   }
-  return checkMountpoint(config.mountpoint, facts) ?? checkOthers(config, facts) ?? checkReplicas(config, facts);
+  return (
+    checkMountpoint(config.mountpoint, facts) ??
+    checkOthers(config, facts) ??
+    checkReplicas(config, facts) ??
+    checkWitness(config, facts)
+  );
+}
+
+/** What a person should hear, though it stops nothing. */
+export function mountWarnings({ volume: { witness } }: HolderConfig, facts: MountFacts): string[] {
+  const kind = facts.witness?.kind;
+  if (kind !== "missing" && kind !== "no-answer") return [];
+  return [
+    `The witness ${witness} ${kind === "missing" ? "does not exist" : "does not answer"}: it has no vote until the next mount`,
+  ];
 }
 
 function checkMountpoint(path: string, { mountpoint, mountedThere, others }: MountFacts): Failure | null {
@@ -54,7 +80,7 @@ function checkMountpoint(path: string, { mountpoint, mountedThere, others }: Mou
     return failure("busy", `${path} is already mounted by Chiron: \`chiron status ${path}\` shows it`);
   }
   if (mountedThere === "dead") {
-    return failure("mountpoint", `A dead mount is on ${path}: remove it with \`umount -l ${path}\``);
+    return failure("mountpoint", `A dead mount is on ${path}: remove it with \`chiron unmount ${path}\``);
   }
   if (mountedThere === "something") {
     return failure("mountpoint", `Something is mounted on ${path} already: unmount it, or choose another directory`);
@@ -86,7 +112,7 @@ function checkOthers(config: HolderConfig["volume"], { others }: MountFacts): Fa
 
 function checkReplicas(config: HolderConfig["volume"], facts: MountFacts): Failure | null {
   // A volume that exists may be mounted without one of its replicas: its record says whether. A new one may not.
-  const exists = facts.replicas.some((place) => place?.marked === true);
+  const exists = isMarked(facts);
   const places = config.replicas.flatMap((replica, index) => {
     const place = facts.replicas[index];
     return place == null ? [] : [{ ...replica, place }];
@@ -114,6 +140,8 @@ function checkReplicas(config: HolderConfig["volume"], facts: MountFacts): Failu
       return failure("replica", `${replica} does not answer: look at the file system that it is on`);
     }
     if (place.readOnly && !exists) return failure("replica", `${replica} is read-only: mount its file system writable`);
+    if (place.full && !exists)
+      return failure("replica", `${replica} has no space left: make room, or take another one`);
   }
   for (const [index, one] of places.entries()) {
     for (const other of places.slice(index + 1)) {
@@ -125,6 +153,33 @@ function checkReplicas(config: HolderConfig["volume"], facts: MountFacts): Failu
     }
   }
   return null;
+}
+
+function checkWitness({ witness: path, replicas }: HolderConfig["volume"], facts: MountFacts): Failure | null {
+  const { witness, mountpoint } = facts;
+  if (witness === null) return null;
+  const what = `The witness ${path}`;
+  if (witness.kind === "other") return failure("replica", `${what} is not a directory: give it one of its own`);
+  if (within(mountpoint, witness))
+    return failure("replica", `${what} lies under the mount point: choose another place`);
+  for (const [index, place] of facts.replicas.entries()) {
+    if (place === null || (!within(place, witness) && !within(witness, place))) continue;
+    return failure(
+      "replica",
+      `${what} and replica "${replicas[index]?.name}" lie within each other: a witness is a directory on other hardware`,
+    );
+  }
+  if (isMarked(facts)) return null; // the volume can be mounted without it
+  if (witness.kind === "missing")
+    return failure("replica", `${what} does not exist: create the directory, or mount it`);
+  if (witness.kind === "no-answer") return failure("replica", `${what} does not answer: look at its file system`);
+  if (witness.readOnly) return failure("replica", `${what} is read-only: mount its file system writable`);
+  return witness.full ? failure("replica", `${what} has no space left: make room`) : null;
+}
+
+/** One of them is part of a volume already. */
+function isMarked({ replicas }: MountFacts): boolean {
+  return replicas.some((place) => place?.marked === true);
 }
 
 function same(a: Place, b: Place): boolean {
@@ -151,10 +206,12 @@ export async function gatherFacts({ volume: config }: HolderConfig): Promise<Mou
       : unknownPlace(config.mountpoint, table, "directory");
   return {
     uid: process.getuid?.() ?? 0,
+    mayMount: mayMount(),
     fuse: existsSync("/dev/fuse"),
     mountpoint,
     mountedThere,
     replicas: await Promise.all(places),
+    witness: config.witness === null ? null : await look(config.witness, table),
     others: listMounts()
       .filter(({ record }) => isAlive(record.holderPid))
       .map(({ record: { config: other } }) => ({
@@ -166,7 +223,7 @@ export async function gatherFacts({ volume: config }: HolderConfig): Promise<Mou
 }
 
 /** A leftover of a holder that was killed is no mount; its parent may not have taken note of its end yet. */
-function isAlive(pid: number): boolean {
+export function isAlive(pid: number): boolean {
   const process = readProcessState(pid);
   return process !== null && process.state !== "Z" && process.state !== "X";
 }
@@ -188,7 +245,13 @@ async function look(url: string, table: readonly MountEntry[]): Promise<Place> {
     return unknownPlace(path, table, "missing");
   }
   const place = unknownPlace(path, table, statSync(path).isDirectory() ? "directory" : "other");
-  return { ...place, readOnly: isReadOnly(path), marked: existsSync(join(path, ".chiron", "replica.json")) };
+  const marked = existsSync(join(path, ".chiron", "replica.json"));
+  return { ...place, readOnly: isReadOnly(path), full: isFull(statfsSync(path)), marked };
+}
+
+/** btrfs counts no inodes: 0 of 0 are free there. */
+function isFull({ bsize, bfree, files, ffree }: Record<"bsize" | "bfree" | "files" | "ffree", number>): boolean {
+  return bsize * bfree < LEAST_SPACE_BYTES || (files > 0 && ffree < LEAST_FREE_INODES);
 }
 
 /** The same by another process, which may hang in our place. */
@@ -197,8 +260,11 @@ async function lookFromAside(path: string, table: readonly MountEntry[]): Promis
   if (code === null) return unknownPlace(path, table, "no-answer");
   if (code !== 0) return unknownPlace(path, table, "missing");
   const marker = await run("stat", ["-c", "%F", join(path, ".chiron", "replica.json")]);
+  const space = await run("stat", ["-f", "-c", "%S %f %c %d", path]);
+  const [bsize = 0, bfree = 0, files = 0, ffree = 0] = space.stdout.split(" ").map(Number);
+  const full = space.code === 0 && isFull({ bsize, bfree, files, ffree });
   const kind = stdout.trim() === "directory" ? "directory" : "other";
-  return { ...unknownPlace(path, table, kind), marked: marker.code === 0 };
+  return { ...unknownPlace(path, table, kind), full, marked: marker.code === 0 };
 }
 
 function unknownPlace(path: string, table: readonly MountEntry[], kind: Place["kind"]): Place {
@@ -207,10 +273,16 @@ function unknownPlace(path: string, table: readonly MountEntry[], kind: Place["k
     path,
     kind,
     readOnly: false,
+    full: false,
     marked: false,
     device: location?.mount.device ?? "",
     inside: location?.inside ?? path,
   };
+}
+
+function mayMount(): boolean {
+  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1")) ?? [];
+  return effective === undefined || ((BigInt(`0x${effective}`) >> CAP_SYS_ADMIN) & 1n) === 1n;
 }
 
 function isReadOnly(path: string): boolean {

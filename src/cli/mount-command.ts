@@ -3,7 +3,7 @@ import type { VolumeStatus } from "../replication/model.ts";
 import { FailureError } from "../volume/failure.ts";
 import type { HolderConfig } from "../volume/registry.ts";
 import { type MountOptions, parseHelperArguments, planMount } from "./mount-arguments.ts";
-import { checkMount, gatherFacts } from "./mount-check.ts";
+import { checkMount, gatherFacts, mountWarnings } from "./mount-check.ts";
 import { paint } from "./terminal.ts";
 
 export async function mount(places: readonly string[], options: MountOptions): Promise<void> {
@@ -26,8 +26,10 @@ export async function mountHelper(argv: readonly string[]): Promise<void> {
 
 async function checkedConfig(options: MountOptions, places: readonly string[]): Promise<HolderConfig> {
   const config = planMount(options, places, process.cwd());
-  const failure = checkMount(config, await gatherFacts(config));
+  const facts = await gatherFacts(config);
+  const failure = checkMount(config, facts);
   if (failure !== null) throw FailureError.from(failure);
+  for (const warning of mountWarnings(config, facts)) console.error(`chiron: ${warning}`);
   return config;
 }
 

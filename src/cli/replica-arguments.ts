@@ -54,7 +54,8 @@ function place(name: string | null, where: string, slow: boolean, directory: str
     return { name, url: where, slow, run: "auto" };
   }
   if (/^[a-z][a-z0-9+.-]*:\/\//i.test(where)) throw usage(`"${where}": a replica is a directory or an nfs:// address`);
-  const [, path = where, run = "auto"] = /^(.*)\?run=(loop|threads|auto)$/s.exec(where) ?? [];
+  const [, path = where, run = "auto"] = /^(.*)\?run=([^/]*)$/s.exec(where) ?? [];
+  if (!["loop", "threads", "auto"].includes(run)) throw usage(`"${where}": ?run= is loop, threads or auto`);
   return { name, url: resolve(directory, path), slow, run: run as ReplicaConfig["run"] };
 }
 
@@ -66,6 +67,8 @@ export function nameReplicas(replicas: readonly ReplicaArgument[]): ReplicaConfi
   if (replicas.length === 0) throw usage("No replica is given: chiron mount --replica PATH --replica PATH MOUNTPOINT");
   if (replicas.length > MAX_REPLICAS)
     throw usage(`${replicas.length} replicas are given: ${MAX_REPLICAS} are possible`);
+  const twice = replicas.find(({ url }, index) => replicas.findIndex((other) => other.url === url) !== index);
+  if (twice !== undefined) throw usage(`${twice.url} is given twice: give each replica a directory of its own`);
   const short = replicas.map((replica) => replica.name ?? slug(basename(urlPath(replica.url))));
   const names = replicas.map((replica, index) => {
     const alike = short.filter((other) => other === short[index]).length > 1;

@@ -108,6 +108,11 @@ export class VoterArbiter implements VolumeArbiter {
   }
 
   /** A replica that is to become a voter when it is first in sync. */
+  /** Why a voter is not here, for people. */
+  explain(voter: string, problem: string): void {
+    this.#problems.set(voter, problem);
+  }
+
   addVoter({ name, files }: Voter): void {
     this.#voters.set(name, files);
   }

@@ -5,7 +5,7 @@
 import type { CallContext } from "./control-server.ts";
 import { FailureError } from "./failure.ts";
 import { type VolumeProcess, VolumeProcessGoneError } from "./holder-child.ts";
-import type { CallParams, Method, VolumeStatus } from "./protocol.ts";
+import type { CallParams, Failure, Method, VolumeStatus } from "./protocol.ts";
 
 /** When there is an older answer to fall back on. */
 const STATUS_TIMEOUT_MS = 3000;
@@ -15,6 +15,8 @@ export class HolderCalls {
   readonly #waiting = new Set<() => void>();
   #process: VolumeProcess | null = null;
   #lastStatus: VolumeStatus | null = null;
+  /** Why the last process could not go on. */
+  #trouble: Failure | null = null;
 
   constructor(timeoutMs: number) {
     this.#timeoutMs = timeoutMs;
@@ -23,7 +25,18 @@ export class HolderCalls {
   /** The process that serves from now on; null while there is none. */
   serveBy(process: VolumeProcess | null): void {
     this.#process = process;
-    if (process !== null) this.#wakeAll();
+    if (process === null) return;
+    this.#trouble = null;
+    this.#wakeAll();
+  }
+
+  get isFailing(): boolean {
+    return this.#trouble !== null;
+  }
+
+  /** A process was started and could not go on from its predecessor: who waits in vain is told why. */
+  failing(trouble: Failure): void {
+    this.#trouble = trouble;
   }
 
   /** Nothing will serve any more. */
@@ -52,7 +65,7 @@ export class HolderCalls {
             `The volume process was started again during "${method}": see the status, then repeat it`,
           );
         }
-        if (hasOlder) return this.#olderStatus();
+        if (hasOlder && this.#trouble === null) return this.#olderStatus();
         throw error;
       }
     }
@@ -75,6 +88,7 @@ export class HolderCalls {
         signal.removeEventListener("abort", wake);
         const process = serving();
         if (process !== null) resolve(process);
+        else if (this.#trouble !== null) reject(FailureError.from(this.#trouble));
         else reject(new FailureError("busy", "The volume process is being started again: try again in a moment"));
       };
       const timer = setTimeout(wake, Math.max(0, deadlineMs - performance.now()));

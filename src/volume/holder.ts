@@ -220,7 +220,7 @@ export class Holder {
       await this.#endNow();
       return "ended";
     }
-    if (await this.#endsWithin(settleTimeoutMs)) return "ended";
+    if (await this.#endsWithin(this.#calls.isFailing ? 0 : settleTimeoutMs)) return "ended";
     if (elsewhere && !how.force) {
       throw new FailureError(
         "busy",
@@ -391,6 +391,7 @@ export class Holder {
     }
     // It could not go on from its predecessor. Its exit, if not already under way, counts as a death.
     this.#log.error("Volume process could not go on", { failure });
+    this.#calls.failing(failure);
     process.kill();
   }
 

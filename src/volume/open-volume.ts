@@ -7,6 +7,7 @@
 import { LocalReplica } from "../replica/local.ts";
 import type { Capabilities, Replica } from "../replica/replica.ts";
 import { StatusObserver } from "../replication/arbiter-observer.ts";
+import type { VoterRecord } from "../replication/arbiter-record.ts";
 import { type RecordStore, StatusArbiter } from "../replication/arbiter-status.ts";
 import { VoterArbiter } from "../replication/arbiter-voters.ts";
 import type { VolumeArbiter } from "../replication/contracts.ts";
@@ -14,6 +15,7 @@ import { type ControlFiles, ReplicaControlFiles } from "../replication/control-f
 import { AdoptError, ClaimLostError, IdentityError, QuorumLostError, VolumeBusyError } from "../replication/errors.ts";
 import { decideIdentity, readBackend, unmounted, writeMarker } from "../replication/identity.ts";
 import type { MembershipRecord } from "../replication/model.ts";
+import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { start } from "../util/op.ts";
 import { FailureError } from "./failure.ts";
@@ -108,7 +110,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   );
   const identity = decideIdentity(readings, names, config.source);
   const { volumeId } = identity;
-  const refused = identity.kind === "existing" ? identity.refused : [];
+  const refused = identity.kind === "existing" ? [...identity.refused] : [];
   for (const error of refused) deps.log.warn("Replica is not used", { replica: error.replica, error: error.message });
   const usable = identity.kind === "existing" ? identity.usable : names;
   const voters = names.filter((name) => usable.includes(name)).map((name) => ({ name, files: files(name) }));
@@ -151,25 +153,31 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
       );
     if (resumed)
       throw new FailureError("identity", "None of the replicas has its marker any more: unmount, and look at them");
-    for (const voter of voters) await start(voter.files.create());
+    await prepare(replicas, witness, files);
     lockAll(config, names, [], resumed, deps);
     await arbiter.initialize(identity.inSync);
     const now = new Date();
     for (const name of names) await start(writeMarker(files(name), volumeId, name, now));
   } else {
     lockAll(config, usable, avoid, resumed, deps);
+    if (deps.store === null && !resumed) refuseUnknown(await onVoters.peek(), problems);
     const best = await arbiter.peek();
     if (best !== null) {
-      const lost = identity.fresh.find((name) => best.members.includes(name));
-      if (lost !== undefined) {
+      for (const lost of identity.fresh.filter((name) => best.members.includes(name))) {
         deps.log.warn("Replica is not used", { replica: lost, error: unmounted(lost).message });
         if (voters.length === 0) throw unmounted(lost);
+        refused.push(unmounted(lost));
       }
       if (request.term > 0 && best.term > request.term)
         throw new ClaimLostError(request.term, best.term, best.members[0] ?? "");
     }
   }
-  let recorded = await arbiter.claim();
+  if (identity.kind === "existing" && witness !== null && deps.store === null) await start(witness.create());
+  for (const error of refused) onVoters.explain(error.replica, reasonOf(error));
+  for (const [name, error] of problems) onVoters.explain(name, reasonOf(error));
+  let recorded = await arbiter.claim().catch((error: unknown) => {
+    throw blamed(error, refused);
+  });
   claimed = arbiter;
   if (!observes) await deps.onClaimed();
   const unfenced = await takeOver(
@@ -202,6 +210,45 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     arbiter,
     recorded,
   };
+}
+
+/** Makes `.chiron` everywhere, or nowhere: then nothing has been changed. */
+async function prepare(
+  replicas: readonly Replica[],
+  witness: ControlFiles | null,
+  files: OpenedVolume["files"],
+): Promise<void> {
+  const root = { parent: null, name: "" };
+  const made: Replica[] = [];
+  try {
+    for (const replica of replicas) {
+      await start(files(replica.name).create());
+      made.push(replica);
+    }
+    if (witness !== null) await start(witness.create());
+  } catch (error) {
+    for (const replica of made) await replica.rmdir(root, CONTROL_DIRECTORY); // if it is empty
+    throw error;
+  }
+}
+
+/** Not one that is away, but one that the volume never had: a slip of the pen. */
+function refuseUnknown(best: VoterRecord | null, problems: ReadonlyMap<string, unknown>): void {
+  if (best === null) return;
+  const known = [...best.voters.replicas, ...best.absent.map((replica) => replica.name)];
+  for (const [name, error] of problems) if (!known.includes(name)) throw error;
+}
+
+/** Without the replica's name at its beginning. */
+function reasonOf(error: unknown): string {
+  return errorText(error).replace(/^Replica "[^"]*": /, "");
+}
+
+/** A quorum that is not there because somebody is not who it should be: that is what has to be looked at. */
+function blamed(error: unknown, refused: readonly IdentityError[]): unknown {
+  if (!(error instanceof QuorumLostError)) return error;
+  const who = refused.find(({ replica }) => error.missing.includes(replica));
+  return who === undefined ? error : new FailureError(codeOf(who, false), error.message, { cause: error });
 }
 
 /** Answers who could not be connected, and why. */
@@ -281,9 +328,7 @@ async function openWitness(path: string, log: Logger): Promise<ControlFiles | nu
   try {
     const place = new LocalReplica({ name: WITNESS, path });
     await place.connect({ signal: AbortSignal.timeout(10_000) });
-    const files = new ReplicaControlFiles(place);
-    await start(files.create());
-    return files;
+    return new ReplicaControlFiles(place);
   } catch (error) {
     log.warn("The witness cannot be used", { path, error: errorText(error) });
     return null;
@@ -316,7 +361,7 @@ function asFailure(error: unknown, kept: boolean): FailureError {
 
 /** `kept`: the arbiter is nobody's but the mount's that it names. */
 function codeOf(error: unknown, kept: boolean): FailureCode {
-  if (error instanceof IdentityError) return "identity";
+  if (error instanceof IdentityError) return error.problem === "newer-version" ? "state" : "identity";
   if (error instanceof AdoptError) return "adopt";
   if (error instanceof QuorumLostError) return "quorum";
   if (error instanceof ClaimLostError) return kept ? "lost" : "busy";

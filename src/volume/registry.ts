@@ -114,6 +114,26 @@ export function readRecord(directory: string): MountRecord | null {
   }
 }
 
+/** Something is on record there that this version cannot read: what to do; null if not. */
+export function recordProblem(directory: string): string | null {
+  let text: string;
+  try {
+    text = readFileSync(join(directory, "mount.json"), "utf8");
+  } catch {
+    return null;
+  }
+  let version: unknown;
+  try {
+    version = (JSON.parse(text) as { readonly formatVersion?: unknown } | null)?.formatVersion;
+  } catch {
+    version = undefined;
+  }
+  if (version === 1) return null;
+  return typeof version === "number" && version > 1
+    ? `${directory}/mount.json was written by a newer version of Chiron: use that one`
+    : `${directory}/mount.json is damaged: unmount with umount(8), which the holder follows, and mount again`;
+}
+
 /** Whole or not at all: a reader never sees half a record. */
 export function writeRecord(directory: string, record: MountRecord): void {
   const temporary = join(directory, `mount.json.${process.pid}`);

@@ -332,7 +332,7 @@ export class VolumeService {
   onMembership(event: MembershipEvent): void {
     const replica = "replica" in event ? (this.#replicas[event.replica]?.name ?? null) : null;
     this.#deps.log.warn(event.message, { event: event.kind, replica });
-    if (event.kind === "left" || event.kind === "joined") this.#volume.table.forgetNumbers(event.replica);
+    if (event.kind === "left" || event.kind === "joined") this.#volume.renumber(event.replica);
     const leader = this.#volume.membership.inSync[0] ?? null;
     if (leader !== this.#leader) {
       this.#leader = leader;
@@ -571,7 +571,8 @@ function openStateLog(config: VolumeConfig, resumed: boolean): StateLog {
   try {
     return resumed ? StateLog.open(path) : StateLog.create(path);
   } catch (error) {
-    throw new FailureError("state", errorText(error), { cause: error });
+    const what = `${errorText(error)}: what is open cannot be found again; \`chiron unmount --force\`, then mount again`;
+    throw new FailureError("state", what, { cause: error });
   }
 }
 

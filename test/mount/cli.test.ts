@@ -1,74 +1,9 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { test } from "node:test";
-import { chironProgram, type Outcome, run, Sandbox, sh } from "./sandbox.ts";
-
-/** Everything below a directory, with contents: what a refused mount must not change. */
-async function snapshot(directory: string): Promise<string> {
-  const { stdout } = await sh(
-    `cd ${directory} && find . -path ./run -prune -o -path ./log -prune -o -printf '%p %y %m %T@\\n' | sort`,
-  );
-  return stdout;
-}
-
-function refused({ code, stdout, stderr }: Outcome, expected: number, message: RegExp): void {
-  assert.deepEqual([code, stdout, stderr.trimEnd().split("\n").length], [expected, "", 1], stderr);
-  assert.match(stderr, /^chiron: /);
-  assert.match(stderr, message);
-}
-
-test("each kind of bad input gets one line that says what to do, and its own exit code", async (context) => {
-  const box = new Sandbox(context);
-  const [a, b] = [box.makeDirectory("a"), box.makeDirectory("b")];
-  writeFileSync(box.path("file"), "x");
-  mkdirSync(box.path("a/inner"));
-  mkdirSync(box.path("mnt/below"));
-  symlinkSync("a", box.path("link"));
-  const before = await snapshot(box.directory);
-  const mount = (...argv: string[]) => box.chiron("mount", "--log", box.log, ...argv);
-  const two = ["--replica", a, "--replica", b];
-  const cases: [Promise<Outcome>, number, RegExp][] = [
-    [mount(box.mountpoint), 64, /No replica/],
-    [mount(...two), 64, /Where to mount/],
-    [mount(...two, "--min-in-sink", "1", box.mountpoint), 64, /unknown option '--min-in-sink'.*--min-in-sync/s],
-    [mount(...two, "-o", "big_writes", box.mountpoint), 64, /big_writes/],
-    [mount(...Array.from({ length: 9 }, () => ["--replica", a]).flat(), box.mountpoint), 64, /8 are possible/],
-    [mount("--replica", `a=${a}`, "--replica", `a=${b}`, box.mountpoint), 64, /called "a"/],
-    [mount("--replica", a, "--replica", box.path("none"), box.mountpoint), 66, /"none".*does not exist/],
-    [mount("--replica", a, "--replica", box.path("file"), box.mountpoint), 66, /not a directory/],
-    [mount("--replica", a, "--replica", box.path("link"), box.mountpoint), 66, /one directory/],
-    [mount("--replica", a, "--replica", box.path("a/inner"), box.mountpoint), 66, /within each other/],
-    [mount("--replica", a, "--replica", box.path("mnt/below"), box.mountpoint), 66, /would be hidden/],
-    [mount(...two, box.path("nowhere")), 73, /mkdir -p/],
-    [mount(...two, box.path("file")), 73, /not a directory/],
-    [mount(...two, box.path("a/inner")), 73, /lies in replica/],
-    [mount(...two, "/proc"), 73, /mounted on \/proc already/],
-    [box.chiron("status", box.mountpoint), 2, /not mounted by Chiron/],
-    [box.chiron("unmount", box.mountpoint), 2, /not mounted by Chiron/],
-    [box.chiron("frobnicate"), 64, /unknown command/],
-  ];
-  for (const [outcome, code, message] of cases) {
-    const { stderr, ...rest } = await outcome;
-    refused({ ...rest, stderr: stderr.replace(/\n\(Did you mean (.*)\)/, " ($1)") }, code, message);
-  }
-  assert.equal(await snapshot(box.directory), before, "nothing has changed on disk");
-});
-
-test("someone who is not root is told so", async (context) => {
-  const box = new Sandbox(context);
-  const replicas = ["--replica", box.makeDirectory("a"), "--replica", box.makeDirectory("b")];
-  const argv = ["mount", ...replicas, box.mountpoint].map((word) => `'${word}'`).join(" ");
-  const { status } = { status: await sh("id -u nobody") };
-  if (status.code !== 0) return context.skip("there is no user nobody here");
-  await sh(`chmod 755 ${box.directory}`);
-  refused(
-    await run("setpriv", ["--reuid=65534", "--clear-groups", "sh", "-c", `${chironProgram} ${argv}`], box.env),
-    77,
-    /sudo/,
-  );
-});
+import { chironProgram, refused, run, Sandbox, sh } from "./sandbox.ts";
 
 test("a volume is mounted, used, looked at, and unmounted", async (context) => {
   const box = new Sandbox(context);

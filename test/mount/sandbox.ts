@@ -3,6 +3,7 @@
  * machine's is touched, and the command line run in it. The test's own process never touches the mount (a process that
  * does can deadlock with itself): `sh` does that in a child.
  */
+import assert from "node:assert/strict";
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -104,4 +105,11 @@ export function run(program: string, argv: readonly string[], env: NodeJS.Proces
 
 export function sh(script: string, env: NodeJS.ProcessEnv = process.env): Promise<Outcome> {
   return run("bash", ["-c", script], env);
+}
+
+/** One line on standard error, which says so, and this exit code. */
+export function refused({ code, stdout, stderr }: Outcome, expected: number, message: RegExp): void {
+  assert.deepEqual([code, stdout, stderr.trimEnd().split("\n").length], [expected, "", 1], stderr);
+  assert.match(stderr, /^chiron: /);
+  assert.match(stderr, message);
 }
