@@ -218,8 +218,9 @@ export class Nfs4Session {
       const slot = session.free.pop() ?? (await this.#nextSlot(left));
       if (slot === null || this.#session !== session) continue;
       const { result, sequenced, sentTwice } = await this.#send(session, slot, write, read, options, left);
+      // Whatever is sent anew from here on may be done already: by a first transmission whose answer was lost.
+      if (!sequenced || result === Nfs4Status.badSession || result === Nfs4Status.deadSession) twice ||= sentTwice;
       if (result === Nfs4Status.badSession || result === Nfs4Status.deadSession) {
-        twice ||= sentTwice;
         if (options.recovering === true) return -ESTALE;
         await deadline(this.#recover(session), until - performance.now());
         if (this.#session === session) await new Promise((resolve) => setTimeout(resolve, 50)); // it failed: not at once
@@ -231,8 +232,11 @@ export class Nfs4Session {
         pauseMs = Math.min(1_000, pauseMs * 2);
         continue;
       }
-      // Sent twice and not kept, because it does no harm to do it again.
-      if (result === Nfs4Status.retryUncached) continue;
+      // Sent twice, done once, and the answer not kept: either it does no harm to do it again, or it is looked into.
+      if (result === Nfs4Status.retryUncached) {
+        twice = true;
+        continue;
+      }
       if (!sequenced && result === Nfs4Status.seqMisordered) continue; // the slot is lost, another will do
       return twice && result < 0 && result > -tryLater ? repeated(result) : result;
     }
@@ -276,8 +280,13 @@ export class Nfs4Session {
       { timeoutMs, urgent, data },
     );
     if (sequenced || result === Nfs4Status.retryUncached) slot.sequence = (slot.sequence + 1) >>> 0;
-    // Without an answer nobody knows what the server has on this slot; so it is left alone.
-    const unknown = !sequenced && (plain(result) === -ETIMEDOUT || result === Nfs4Status.seqMisordered);
+    // Without an answer to each transmission nobody knows what the server has on this slot; so it is left alone: another
+    // call there might be given the answer of this one.
+    const unknown =
+      !sequenced &&
+      (plain(result) === -ETIMEDOUT ||
+        result === Nfs4Status.seqMisordered ||
+        (sentTwice && plain(result) === -tryLater));
     if (!unknown) this.#release(session, slot);
     return { result, sequenced, sentTwice };
   }

@@ -1,7 +1,9 @@
 /**
  * From objects of the tree to NFS file handles. What was looked up or made is kept in two places: by object, and, until
  * an object asks for it, by name under its directory. Both are bounded; whatever was dropped is found again by its names
- * from the root. Changes of names go through here, so that a name never leads to what it led to before.
+ * from the root. Changes of names go through here, so that a name never leads to what it led to before, whoever asks:
+ * different objects may stand for one directory (a resync has some of its own), and what is known of its names is theirs
+ * together, by its handle.
  */
 import type { FileHandle, Found, NfsProtocol } from "../nfs/protocol.ts";
 import { Found as FoundObject } from "../nfs/protocol.ts";
@@ -22,7 +24,7 @@ export class KnownObject {
   used = true;
   /** Its name was removed: what object had it is to be found again. */
   gone = false;
-  names: Map<ByteString, KnownObject> | null = null;
+  names: DirectoryNames | null = null;
 
   constructor(handle: FileHandle) {
     this.handle = handle;
@@ -35,13 +37,26 @@ export class KnownObject {
   }
 }
 
+/** What is known of the names in one directory. It lives as long as there are any. */
+class DirectoryNames extends Map<ByteString, KnownObject> {
+  readonly key: string;
+  isDropped = false;
+
+  constructor(key: string) {
+    super();
+    this.key = key;
+  }
+}
+
 export class NfsHandles {
   readonly #root: KnownObject;
   readonly #fsidMajor: number;
   readonly #fsidMinor: number;
   readonly #objects = new Map<TreeObject, KnownObject>();
+  /** By the directory's handle. */
+  readonly #directories = new Map<string, DirectoryNames>();
   /** The names that are kept, as a ring: a new one takes the place of the oldest. */
-  readonly #ring: { directory: KnownObject; name: ByteString; known: KnownObject }[] = [];
+  readonly #ring: { names: DirectoryNames; name: ByteString; known: KnownObject }[] = [];
   #ringAt = 0;
 
   constructor(root: Found) {
@@ -64,7 +79,7 @@ export class NfsHandles {
       return known;
     }
     const parent = object.parent.parent === null ? this.#root : this.#objects.get(object.parent);
-    const named = parent?.gone === false ? parent.names?.get(object.name) : undefined;
+    const named = parent?.gone === false ? this.#namesOf(parent)?.get(object.name) : undefined;
     return named === undefined ? undefined : this.#keep(object, named);
   }
 
@@ -93,30 +108,39 @@ export class NfsHandles {
 
   /** A name in a directory was looked up or made: the next object of that name need not ask. */
   named(directory: KnownObject, name: ByteString, found: Found): KnownObject {
-    return this.#rememberName(directory, name, knownFrom(found));
+    return this.#learn(directory, name, found.handle, found.hasAttr ? found.attr : null);
   }
 
   listed(directory: KnownObject, name: ByteString, handle: FileHandle, attr: FileAttr | null): void {
-    const known = new KnownObject(handle);
+    this.#learn(directory, name, handle, attr);
+  }
+
+  #learn(directory: KnownObject, name: ByteString, handle: FileHandle, attr: FileAttr | null): KnownObject {
+    const before = this.#namesOf(directory)?.get(name);
+    const isSame = before?.handle.equals(handle) === true;
+    if (before !== undefined && !isSame) before.gone = true;
+    const known = before !== undefined && isSame ? before : new KnownObject(handle);
     if (attr !== null) known.learn(attr);
-    this.#rememberName(directory, name, known);
+    return before === known ? known : this.#rememberName(directory, name, known);
   }
 
   /** A name is gone, or may lead elsewhere now. */
   unname(directory: KnownObject, name: ByteString): void {
-    const known = directory.names?.get(name);
-    if (known === undefined) return;
+    const names = this.#namesOf(directory);
+    const known = names?.get(name);
+    if (names === null || known === undefined) return;
     known.gone = true;
-    directory.names?.delete(name);
+    this.#drop(names, name);
   }
 
   /** A rename has happened. */
   moved(from: KnownObject, fromName: ByteString, to: KnownObject, toName: ByteString): void {
-    const known = from.names?.get(fromName);
-    if (from === to && fromName === toName) return;
+    const names = this.#namesOf(from);
+    const known = names?.get(fromName);
+    if (from.handle.equals(to.handle) && fromName === toName) return;
     this.unname(to, toName);
-    if (known === undefined) return;
-    from.names?.delete(fromName);
+    if (names === null || known === undefined) return;
+    this.#drop(names, fromName);
     this.#rememberName(to, toName, known);
   }
 
@@ -133,7 +157,8 @@ export class NfsHandles {
   distrust(object: TreeObject): void {
     for (let at: TreeObject | null = object; at !== null && at.parent !== null; at = at.parent) {
       const parent = at.parent.parent === null ? this.#root : this.#objects.get(at.parent);
-      parent?.names?.delete(at.name);
+      const names = parent === undefined ? null : this.#namesOf(parent);
+      if (names !== null) this.#drop(names, at.name);
       this.#objects.delete(at);
     }
   }
@@ -155,19 +180,36 @@ export class NfsHandles {
     }
   }
 
+  /** null while no name in it is known. */
+  #namesOf(directory: KnownObject): DirectoryNames | null {
+    if (directory.names === null || directory.names.isDropped) {
+      directory.names = this.#directories.get(keyOf(directory)) ?? null;
+    }
+    return directory.names;
+  }
+
+  #drop(names: DirectoryNames, name: ByteString): void {
+    if (!names.delete(name) || names.size > 0) return;
+    names.isDropped = true;
+    this.#directories.delete(names.key);
+  }
+
   #rememberName(directory: KnownObject, name: ByteString, known: KnownObject): KnownObject {
-    directory.names ??= new Map();
-    directory.names.set(name, known);
+    let names = this.#namesOf(directory);
+    if (names === null) {
+      names = new DirectoryNames(keyOf(directory));
+      this.#directories.set(names.key, names);
+      directory.names = names;
+    }
+    names.set(name, known);
     const old = this.#ring[this.#ringAt];
-    if (old !== undefined && old.directory.names?.get(old.name) === old.known) old.directory.names.delete(old.name);
-    this.#ring[this.#ringAt] = { directory, name, known };
+    if (old !== undefined && old.names.get(old.name) === old.known) this.#drop(old.names, old.name);
+    this.#ring[this.#ringAt] = { names, name, known };
     this.#ringAt = (this.#ringAt + 1) % maxNames;
     return known;
   }
 }
 
-function knownFrom(found: Found): KnownObject {
-  const known = new KnownObject(found.handle);
-  if (found.hasAttr) known.learn(found.attr);
-  return known;
+function keyOf({ handle }: KnownObject): string {
+  return handle.toString("latin1");
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { RENAME_EXCHANGE, RENAME_NOREPLACE } from "../../posix/constants.ts";
 import { EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY } from "../../util/errno.ts";
-import { S_IFDIR, S_IFMT, S_IFREG } from "../../util/file-attr.ts";
+import { FileAttr, S_IFDIR, S_IFMT, S_IFREG } from "../../util/file-attr.ts";
 import type { Rule } from "./contract.ts";
 import { bytes, ok, refused, root } from "./subject.ts";
 
@@ -21,6 +21,25 @@ export const renameRules: readonly Rule[] = [
       assert.equal(await s.content(file), "moved");
       assert.deepEqual(await s.names(from), []);
       assert.deepEqual(await s.names(to), ["b"]);
+    },
+  },
+  {
+    title:
+      "rename() through one object of a directory is seen through another one: a name never leads where it led before",
+    run: async (s) => {
+      const one = await s.directory(s.work, "d");
+      await s.file(one, "x", "first");
+      await ok(s.replica.lookup(s.work, "d", null));
+      const other = s.work.child("d");
+      await s.file(other, "keep");
+      assert.deepEqual(await s.names(one), ["keep", "x"]);
+      await ok(s.replica.lookup(one, "x", null));
+      await ok(s.replica.lookup(other, "x", null));
+      await ok(s.replica.lookup(one, "keep", null));
+      await ok(s.replica.rename(other, "x", other, "y", 0));
+      await refused(s.replica.getattr(one.child("x"), new FileAttr()), ENOENT);
+      await s.file(other, "x", "second");
+      assert.equal(await s.content(one.child("x")), "second");
     },
   },
   {
