@@ -12,7 +12,7 @@ import { EIO, ENODEV, ENOENT, EROFS } from "../util/errno.ts";
 import type { FileAttr } from "../util/file-attr.ts";
 import { type Eventual, type Op, wait } from "../util/op.ts";
 import type { Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
-import { tagIno } from "./inode-numbers.ts";
+import type { InodeNumbers } from "./inode-numbers.ts";
 import type { FullPolicy } from "./model.ts";
 import { Moves, type NamePlace } from "./moves.ts";
 import { besideMoves } from "./moves-replica.ts";
@@ -28,6 +28,7 @@ export interface FanOutDeps {
   readonly membership: Membership;
   readonly missed: MissedChanges;
   readonly locks: ObjectLocks;
+  readonly numbers: InodeNumbers;
   /** A change may have left replicas different that all stay in sync: what the intents name has to be compared. */
   readonly onSuspect: () => void;
 }
@@ -185,7 +186,7 @@ export class FanOut {
       const reading = yield* this.read((replica, index) => reread(replica, index, attr));
       return reading < 0 ? reading : result;
     }
-    change.attr.ino = tagIno(leader, change.attr.ino);
+    change.attr.ino = this.#deps.numbers.shown(leader, change.attr.ino);
     return result;
   }
 
@@ -272,7 +273,7 @@ export class FanOut {
       return call(replica, index, attr);
     });
     if (result >= 0) {
-      attr.ino = tagIno(leader, attr.ino);
+      attr.ino = this.#deps.numbers.shown(leader, attr.ino);
       return result;
     }
     if (result !== -ENOENT || this.#deps.membership.inSync.length < 2) return result;
@@ -296,7 +297,7 @@ export class FanOut {
       else if (result >= 0 && found < 0) found = index;
     }
     if (found < 0) return -ENOENT;
-    attr.ino = tagIno(found, attr.ino);
+    attr.ino = this.#deps.numbers.shown(found, attr.ino);
     if (without.length > 0) {
       this.#deps.membership.expel(without, "Diverged", -ENOENT);
       if (!(yield* this.#settle())) return -EIO;

@@ -13,7 +13,7 @@ import { FileAttr, S_IFDIR, S_IFMT, S_ISGID } from "../util/file-attr.ts";
 import { type Op, start, wait } from "../util/op.ts";
 import type { Intents, Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
 import { acquired, type Change, type FanOut, type ReplicaCall } from "./fan-out.ts";
-import { tagIno } from "./inode-numbers.ts";
+import type { InodeNumbers } from "./inode-numbers.ts";
 import { OpenFile } from "./open-file.ts";
 import type { Orphans } from "./orphans.ts";
 import type { Times } from "./times.ts";
@@ -41,6 +41,7 @@ export interface NamespaceDeps {
   readonly tree: Tree;
   readonly orphans: Orphans;
   readonly times: Times;
+  readonly numbers: InodeNumbers;
   /** How many slots for replicas there are. */
   readonly slots: number;
 }
@@ -67,7 +68,8 @@ export class Namespace {
       into.names.length = into.types.length = into.inos.length = 0; // from the one that failed
       return replica.readdir(directory, into);
     });
-    if (leader !== 0) for (const [i, ino] of into.inos.entries()) into.inos[i] = tagIno(leader, ino);
+    const { numbers } = this.#deps;
+    for (const [i, ino] of into.inos.entries()) into.inos[i] = numbers.shown(leader, ino);
     return result;
   }
 

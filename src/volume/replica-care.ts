@@ -9,7 +9,6 @@ import type { Capabilities, DirectoryEntries } from "../replica/replica.ts";
 import { ReplicaError } from "../replica/replica.ts";
 import { IdentityError } from "../replication/errors.ts";
 import { readMarker, unmounted, writeMarker } from "../replication/identity.ts";
-import { tagIno } from "../replication/inode-numbers.ts";
 import type { ResyncProgress } from "../replication/model.ts";
 import { Resync, type ResyncResult } from "../replication/resync.ts";
 import { Throttle } from "../replication/throttle.ts";
@@ -169,7 +168,7 @@ export class ReplicaCare {
         onSourceFailed: (source, errno) => membership.expel([source], "Fault", errno),
         barrier: (act) => fanOut.barrier(act),
         admit: (joining) => this.#admit(joining),
-        linked: (ino) => volume.table.linked(tagIno(membership.inSync[0] ?? 0, ino)),
+        linked: (ino) => volume.table.linked(volume.numbers.shown(membership.inSync[0] ?? 0, ino)),
       },
       index,
       { throttle: this.throttle, signal: options.signal, contents: options.full },

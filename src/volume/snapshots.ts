@@ -17,7 +17,6 @@ import { copyTree } from "../replica/copy-tree.ts";
 import type { DirectoryEntries, Replica, TreeObject } from "../replica/replica.ts";
 import { removeSubtree } from "../replica/subtree.ts";
 import { ReplicaControlFiles } from "../replication/control-files.ts";
-import { tagIno } from "../replication/inode-numbers.ts";
 import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
 import { Throttle } from "../replication/throttle.ts";
 import type { ByteString } from "../util/byte-string.ts";
@@ -204,7 +203,7 @@ export class Snapshots {
     const making = new Making(id, targets, signal, throttle);
     const images = new BeforeImages({
       leader: this.#replica(leader),
-      keyOf: (ino) => tagIno(leader, ino),
+      keyOf: (ino) => volume.numbers.shown(leader, ino),
       copy: (names) => making.copyFile(names),
       onFailed: (error) => failed.abort(error),
     });

@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Capabilities } from "../replica/replica.ts";
-import { loadCertain, loadOffered, loadTerm, saveCertain, saveOffered, saveTerm } from "./state-facts.ts";
+import {
+  exchangeMemo,
+  loadCertain,
+  loadNumbers,
+  loadOffered,
+  loadTerm,
+  saveCertain,
+  saveNumbers,
+  saveOffered,
+  saveTerm,
+} from "./state-facts.ts";
 import type { StateLog } from "./state-log.ts";
 
 const everything: Capabilities = {
@@ -39,5 +49,10 @@ test("facts do not get in each other's way", () => {
   saveOffered(facts, [everything]);
   saveTerm(facts, 7);
   saveCertain(facts, [0, 7]);
+  const steps = [1, 2, 3, 4, 255, 6, 7, 8];
+  saveNumbers(facts, steps);
+  const pairs = new Map(steps.map((step, replica) => [replica, [step, step * 2] as const]));
+  exchangeMemo(facts, 5n).save(pairs);
   assert.deepEqual([loadTerm(facts), loadCertain(facts), loadOffered(facts)], [7, [0, 7], everything]);
+  assert.deepEqual([loadNumbers(facts), exchangeMemo(facts, 5n).load()], [steps, pairs]);
 });

@@ -7,6 +7,7 @@
  *   record that may be in force
  *   u32 offered @180: what the volume offers (bits; length of names from bit 12; bit 31 once it is there), f64 granularity of
  *   times @184
+ *   u8 steps of inode numbers: @20 of replicas 0 to 3, @36 of 4 to 7
  *   u64 unique @24 of the exchange, u32 replicas @32 (bits), f64 pairs @40: two for each of 8 replicas
  */
 import type { Negotiated } from "../fuse/filesystem.ts";
@@ -40,6 +41,15 @@ export function saveTerm(log: StateLog, term: number): void {
 
 export function loadTerm(log: StateLog): number {
   return log.facts().getFloat64(168, true);
+}
+
+/** How often each replica's inode numbers have moved on (`InodeNumbers`). */
+export function saveNumbers(log: StateLog, steps: readonly number[]): void {
+  for (let i = 0; i < MAX_REPLICAS; i++) log.facts().setUint8(i < 4 ? 20 + i : 32 + i, steps[i] ?? 0);
+}
+
+export function loadNumbers(log: StateLog): readonly number[] {
+  return Array.from({ length: MAX_REPLICAS }, (_, i) => log.facts().getUint8(i < 4 ? 20 + i : 32 + i));
 }
 
 /** `certain`: indices of the replicas that are members by every record that may be in force. */

@@ -7,6 +7,7 @@ import { Attributes } from "../replication/attributes.ts";
 import { FanOut } from "../replication/fan-out.ts";
 import { Files } from "../replication/files.ts";
 import { FullGuard, type Space } from "../replication/full-policy.ts";
+import { InodeNumbers } from "../replication/inode-numbers.ts";
 import { expelFailed, IntentLog } from "../replication/intent-log.ts";
 import { IntentPolicy } from "../replication/intent-policy.ts";
 import { RangeLocks } from "../replication/locks.ts";
@@ -25,7 +26,7 @@ import { volumeFileSystem } from "./filesystem.ts";
 import { NodeTable } from "./node-table.ts";
 import type { OpenedVolume } from "./open-volume.ts";
 import { isNfsUrl } from "./replica-kinds.ts";
-import { exchangeMemo, saveNegotiated } from "./state-facts.ts";
+import { exchangeMemo, loadNumbers, saveNegotiated, saveNumbers } from "./state-facts.ts";
 import type { StateLog } from "./state-log.ts";
 
 export const MAX_REPLICAS = 8;
@@ -56,18 +57,22 @@ export class Volume {
   readonly names: Namespace;
   readonly attributes: Attributes;
   readonly files: Files;
+  readonly numbers: InodeNumbers;
   readonly fileSystem: FileSystem;
   abilities: VolumeAbilities;
   readonly #readChoice: ReadChoice;
   readonly #guard: FullGuard;
   readonly #policy: IntentPolicy;
   readonly #isSuspect: () => boolean;
+  readonly #stateLog: StateLog;
   #settling: NodeJS.Timeout | null = null;
   readonly #stopped = new AbortController();
 
   constructor(opened: OpenedVolume, deps: VolumeDeps) {
     this.opened = opened;
     this.#isSuspect = deps.isSuspect;
+    this.#stateLog = deps.stateLog;
+    this.numbers = new InodeNumbers(loadNumbers(deps.stateLog));
     const { config, replicas, arbiter, recorded } = opened;
     this.abilities = commonAbilities(opened.capabilities);
     this.missed = new MissedChangesLog({
@@ -88,11 +93,11 @@ export class Volume {
         retryMs: RECORD_RETRY_MS,
       },
     );
-    const { membership, missed, locks } = this;
+    const { membership, missed, locks, numbers } = this;
     this.table = new NodeTable(deps.stateLog, { onDrop: (node) => this.names.forget(node) });
     const { tree, orphans } = this.table;
     this.fanOut = new FanOut(
-      { replicas, membership, missed, locks, onSuspect: deps.onSuspect },
+      { replicas, membership, missed, locks, numbers, onSuspect: deps.onSuspect },
       { fullPolicy: config.fullPolicy },
     );
     const { fanOut } = this;
@@ -120,7 +125,7 @@ export class Volume {
     });
     const { times } = this;
     const slots = MAX_REPLICAS;
-    this.names = new Namespace({ fanOut, membership, intents, missed, locks, tree, orphans, times, slots });
+    this.names = new Namespace({ fanOut, membership, intents, missed, locks, tree, orphans, times, numbers, slots });
     this.attributes = new Attributes({ fanOut, intents, missed, locks, times });
     this.#readChoice = new ReadChoice({
       policy: config.readPolicy,
@@ -173,6 +178,13 @@ export class Volume {
     this.table.restore((node) => this.files.use(node));
     for (const node of [...this.table.notedNodes()]) this.times.note(node);
     this.table.sweep();
+  }
+
+  /** A replica has left or is back: what was made anew there has other numbers, and old numbers mean other files. */
+  renumber(replica: number): void {
+    this.table.forgetNumbers(replica);
+    this.numbers.renew(replica);
+    saveNumbers(this.#stateLog, this.numbers.steps);
   }
 
   /** Another leader numbers its files otherwise: those with several names are to be recognised under its numbers too. */

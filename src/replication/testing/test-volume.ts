@@ -12,6 +12,7 @@ import { Attributes } from "../attributes.ts";
 import type { Membership } from "../contracts.ts";
 import { FanOut } from "../fan-out.ts";
 import { Files } from "../files.ts";
+import { InodeNumbers } from "../inode-numbers.ts";
 import { IntentLog, type IntentLogOptions } from "../intent-log.ts";
 import { RangeLocks } from "../locks.ts";
 import { MissedChangesLog } from "../missed-changes.ts";
@@ -130,8 +131,9 @@ export class TestVolume {
     this.missed = new MissedChangesLog();
     const { tree, orphans, missed, locks } = this;
     const slots = replicas.length;
+    const numbers = new InodeNumbers();
     this.fanOut = new FanOut(
-      { replicas, membership, missed, locks, onSuspect: () => {} },
+      { replicas, membership, missed, locks, numbers, onSuspect: () => {} },
       { fullPolicy: "FailWrites" },
     );
     const { fanOut } = this;
@@ -154,7 +156,7 @@ export class TestVolume {
     const { intents } = this;
     this.times = new Times({ fanOut, membership, missed, intents: this.intents, locks, tree, onNoted: () => {} });
     const { times } = this;
-    this.names = new Namespace({ fanOut, membership, intents, missed, locks, tree, orphans, times, slots });
+    this.names = new Namespace({ fanOut, membership, intents, missed, locks, tree, orphans, times, numbers, slots });
     this.attributes = new Attributes({ fanOut, intents, missed, locks, times });
     this.files = new Files({
       fanOut,
