@@ -1,4 +1,5 @@
 /** The volume process is killed and stopped while an application works: it sees pauses, never an error. */
+import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { seeded } from "../../src/replica/testing/random.ts";
 import { cannotMount, eventually, shell } from "../mount/command.ts";
@@ -8,36 +9,52 @@ import { Workload } from "../mount/workload.ts";
 
 const reason = await cannotMount();
 const seed = Number(process.env["CHIRON_SEED"] ?? Date.now() % 100_000);
-const kills = Number(process.env["CHIRON_KILLS"] ?? 6);
+/** Hundreds of them, for a soak. */
+const kills = Number(process.env["CHIRON_KILLS"] ?? 8);
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe(`the volume process fails under an application (seed ${seed})`, { skip: reason ?? false }, () => {
-  for (const writeCache of ["write-back"]) {
-    test(`kill -9 at ${kills} random moments, write cache ${writeCache}`, { timeout: 400_000 }, async (t) => {
-      const choose = seeded(seed);
-      await using volume = await TestVolume.start({ args: ["--write-cache", writeCache] });
-      const application = new Workload(volume.mountpoint, seed);
+  test(`kill -9 at ${kills} random moments, and SIGSTOP at some`, { timeout: 400_000 + 10_000 * kills }, async (t) => {
+    const choose = seeded(seed);
+    let [done, operations, slowestMs] = [0, 0, 0];
+    for (let round = 0; done < kills; round++) {
+      // Five deaths in a minute, and the next process is started ever more slowly: another volume goes on before that.
+      const kinds = { suffix: pick(["", "?run=threads"]), cache: pick(["write-back", "none"]) };
+      await using volume = await TestVolume.start({
+        suffix: kinds.suffix,
+        args: ["--write-cache", kinds.cache, "--deadline", "2s"],
+      });
+      const application = new Workload(volume.mountpoint, seed + round);
       try {
         await application.goesOn();
-        for (let kill = 0; kill < kills; kill++) {
-          await pause(choose(400));
-          await killVolumeProcess(volume, "SIGKILL");
-          if (kill % 4 === 3) await application.goesOn(50);
+        for (let kill = Math.min(4, kills - done); kill > 0; kill--, done++) {
+          await pause(choose(600));
+          await killVolumeProcess(volume, done % 6 === 5 ? "SIGSTOP" : "SIGKILL");
+          if (choose(3) === 0) await application.goesOn(50);
         }
         await application.goesOn();
         await application.finish();
-        t.diagnostic(`${application.operations} operations, the slowest took ${application.slowestMs} ms`);
         await volume.healthy();
         await volume.unmount();
         await volume.assertEqual();
+        const [why = ""] = /.*is out of sync.*/.exec(volume.log(10_000)) ?? [];
+        assert.equal(why, "", "a replica was left behind for a process that died");
+        operations += application.operations;
+        slowestMs = Math.max(slowestMs, application.slowestMs);
       } catch (error) {
-        throw new Error(`seed ${seed}: ${(error as Error).message}\n${volume.log()}`, { cause: error });
+        const where = `seed ${seed}, round ${round}, ${JSON.stringify(kinds)}`;
+        throw new Error(`${where}: ${(error as Error).message}\n${volume.log()}`, { cause: error });
       } finally {
         application.kill();
       }
-    });
-  }
+    }
+    t.diagnostic(`${operations} operations, the slowest took ${slowestMs} ms`);
+
+    function pick<T>(of: readonly T[]): T {
+      return of[choose(of.length)] as T;
+    }
+  });
 
   test("everything is killed at once, and what was written is there after the next mount", {
     timeout: 300_000,
