@@ -15,6 +15,7 @@ import { type Op, start } from "../util/op.ts";
 import {
   comparePositions,
   formatRecord,
+  hasDiverged,
   type Position,
   parseRecord,
   positionOfFile,
@@ -107,12 +108,23 @@ export class VoterArbiter implements VolumeArbiter {
     return this.#current;
   }
 
-  /** A replica that is to become a voter when it is first in sync. */
   /** Why a voter is not here, for people. */
   explain(voter: string, problem: string): void {
     this.#problems.set(voter, problem);
   }
 
+  /** Does this copy hold changes that the members never had? */
+  async hasDiverged({ name, files }: Voter): Promise<boolean> {
+    const { record } = await this.#run(this.#view(name, files));
+    return record !== null && hasDiverged(record, this.current);
+  }
+
+  /** What a diverged copy alone held is kept elsewhere: with the record in force it is only behind from now on. */
+  async settle({ name, files }: Voter): Promise<void> {
+    await this.#run(this.#place(name, files, this.current));
+  }
+
+  /** A replica that is to become a voter when it is first in sync. */
   addVoter({ name, files }: Voter): void {
     this.#voters.set(name, files);
   }

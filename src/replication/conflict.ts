@@ -17,6 +17,8 @@ export interface ConflictDeps {
   /** Where the conflicting versions are kept: all members, the leader first. */
   readonly members: readonly Replica[];
   readonly loser: Replica;
+  /** Told before anything is added to this directory, or to one above it, of the members. */
+  readonly beforeKeep?: (directory: TreeObject) => Promise<void>;
   readonly time: Date;
   readonly throttle: Throttle;
   readonly signal: AbortSignal;
@@ -67,6 +69,7 @@ async function walk(deps: ConflictDeps, directory: TreeObject, path: string, con
 /** Copies the loser's version beside the name that it had, or to the nearest directory that is left. */
 async function keep(deps: ConflictDeps, lost: Copy, attr: FileAttr): Promise<ByteString> {
   let name: ByteString = "";
+  if (lost.object.parent !== null) await deps.beforeKeep?.(lost.object.parent);
   for (const [i, member] of deps.members.entries()) {
     const directory = await directoryLike(lost, member);
     for (let attempt = 1; i === 0; attempt++) {

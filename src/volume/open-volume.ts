@@ -62,6 +62,8 @@ export interface OpenedVolume {
   readonly place: (config: ReplicaConfig, index: number) => Replica;
   readonly capabilities: readonly Capabilities[];
   readonly arbiter: VolumeArbiter;
+  /** The records on the voters, where these are the arbiter; null where another one is. */
+  readonly records: VoterArbiter | null;
   readonly recorded: MembershipRecord;
 }
 
@@ -208,6 +210,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     place,
     capabilities,
     arbiter,
+    records: deps.store === null ? onVoters : null,
     recorded,
   };
 }

@@ -116,6 +116,13 @@ export class ReplicaCare {
         "an earlier process of this volume still has a call under way on it: it is waited for",
       );
     }
+    if (await volume.opened.records?.hasDiverged({ name, files })) {
+      throw new ReplicaError(
+        name,
+        "it was used apart from the others and holds changes that they lack: unmount, and mount again with all of them, " +
+          `and these are kept as NAME.conflict-${name}-TIME`,
+      );
+    }
     if (replica.takeOver !== undefined && replica.fences === true) {
       // A session ends those of whoever has the volume now: asked before, so as not to end a successor's, and after.
       await volume.opened.arbiter.confirm();

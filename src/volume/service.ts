@@ -18,6 +18,7 @@ import { holdsMissed, reconcile } from "../replication/reconcile.ts";
 import { errnoName } from "../util/errno.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { ArbiterClient } from "./arbiter-client.ts";
+import { keepDiverged } from "./diverged.ts";
 import { FailureError } from "./failure.ts";
 import type { StartMessage } from "./holder-link.ts";
 import { measured } from "./measured.ts";
@@ -221,6 +222,7 @@ export class VolumeService {
     if (!observes) {
       await this.#volume.prepareOrphans();
       await this.#volume.intents.open();
+      if (!resumed) await this.#keepDiverged();
       this.#volume.start();
     }
     this.#leader = this.#volume.membership.inSync[0] ?? null;
@@ -241,6 +243,11 @@ export class VolumeService {
         this.#volume.missed.begin(index, known ? { kind: "intents", records } : { kind: "everything" });
       }
     }
+  }
+
+  async #keepDiverged(): Promise<void> {
+    const tell = (replica: string, message: string): void => this.#tell("conflict", replica, message);
+    await keepDiverged({ volume: this.#volume, throttle: this.#care.throttle, log: this.#deps.log, tell });
   }
 
   /** After an unclean stop members may differ in what was in flight. */
