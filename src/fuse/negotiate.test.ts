@@ -3,7 +3,7 @@ import { describe, test } from "node:test";
 import * as abi from "./abi.ts";
 import { Frame } from "./decode.ts";
 import { ReplyBuffer } from "./encode.ts";
-import { decodeInit, defaultSessionOptions, negotiate, putInit } from "./negotiate.ts";
+import { decodeInit, defaultSessionOptions, mayWritePastCache, negotiate, putInit } from "./negotiate.ts";
 import { request, u32 } from "./testing/requests.ts";
 
 const all = (1n << 64n) - 1n;
@@ -85,5 +85,11 @@ describe("negotiation with the kernel", () => {
       "00".repeat(28),
     ];
     assert.equal(reply.bytes.toString("hex", 16, 80), expected.join(""));
+  });
+
+  test("lets writers pass the cache where the kernel keeps readers right, and no write-back cache was asked for", () => {
+    assert.equal(mayWritePastCache(taken({})), true);
+    assert.equal(mayWritePastCache({ ...taken({}), minor: 44 }), false);
+    assert.equal(mayWritePastCache(taken({ writebackCache: true })), false);
   });
 });

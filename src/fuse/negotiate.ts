@@ -109,3 +109,12 @@ export function putInit(reply: ReplyBuffer, offer: Offer, taken: Negotiated, opt
   words[at + 7] = Math.ceil(taken.maxWriteBytes / 4096);
   words[at + 8] = Number(taken.flags >> 32n);
 }
+
+/**
+ * May a file that is open for writing only be written past the kernel's page cache (FOPEN_DIRECT_IO) while others read it
+ * through that cache? Since Linux 6.18 (7.45) the kernel drops the pages once more after such a write, so that a read beside
+ * it leaves no old ones (`fuse_direct_io`). With the write-back cache it is the cache that was asked for.
+ */
+export function mayWritePastCache(negotiated: Negotiated): boolean {
+  return negotiated.minor >= 45 && (negotiated.flags & abi.FUSE_WRITEBACK_CACHE) === 0n;
+}

@@ -23,6 +23,14 @@ export function getdents(fd: number, into: Entries): number {
   return bytes;
 }
 
+/** Reads a directory to its end and keeps nothing; answers 0 or a negative errno. */
+export function passEntries(fd: number): number {
+  let bytes: number;
+  do bytes = sys(callGetdents(architecture.call.getdents64, fd, chunk, chunk.byteLength));
+  while (bytes > 0);
+  return bytes;
+}
+
 /** `struct linux_dirent64`: ino 8, off 8, reclen 2, type 1, name and NUL, then padding (not zeroed) to 8 bytes. */
 export function decodeEntries(buffer: Buffer, words: Uint32Array, bytes: number, into: Entries): void {
   const { names, types, inos } = into;

@@ -34,6 +34,7 @@ const IORING_REGISTER_IOWQ_MAX_WORKERS = 19;
 const OP_FSYNC = 3;
 const OP_FALLOCATE = 17;
 const OP_READ = 22;
+const OP_OPENAT2 = 28;
 const FSYNC_DATASYNC = 1;
 /** Words of a submission (64 bytes) and of a completion (16 bytes). */
 const submissionWords = 16;
@@ -136,6 +137,13 @@ export class IoUring {
 
   fallocate(fd: number, mode: number, position: number, length: number): Promise<number> {
     return this.#run(OP_FALLOCATE, fd, position, length, mode, 0, null);
+  }
+
+  /** As `openat2`; `path`: a C string of its own, `how`: a `struct open_how`. Answers a descriptor. */
+  openat2(directoryFd: number, path: Buffer, how: Uint32Array): Promise<number> {
+    const keep = [path, how];
+    const howAddress = addressOf(new Uint8Array(how.buffer, how.byteOffset, how.byteLength));
+    return this.#run(OP_OPENAT2, directoryFd, howAddress, addressOf(path), how.byteLength, 0, keep);
   }
 
   #run(

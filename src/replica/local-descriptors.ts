@@ -13,6 +13,7 @@ import {
   O_NOFOLLOW,
   O_PATH,
   RESOLVE_BENEATH,
+  RESOLVE_CACHED,
   RESOLVE_NO_MAGICLINKS,
   RESOLVE_NO_SYMLINKS,
   RESOLVE_NO_XDEV,
@@ -20,7 +21,7 @@ import {
 import { close, openat2 } from "../posix/files.ts";
 import { statxFd } from "../posix/statx.ts";
 import type { ByteString } from "../util/byte-string.ts";
-import { ELOOP, EMFILE, ENFILE, ENOENT, ENOTCONN, ENOTDIR, ESTALE } from "../util/errno.ts";
+import { EAGAIN, ELOOP, EMFILE, ENFILE, ENOENT, ENOTCONN, ENOTDIR, ESTALE } from "../util/errno.ts";
 import { FileAttr, S_ISGID } from "../util/file-attr.ts";
 import type { TreeObject } from "./replica.ts";
 
@@ -66,19 +67,29 @@ export class DirectoryDescriptors {
     return directory.parent === null ? this.#rootFd : this.#openNow(directory);
   }
 
+  /** The same without waiting for a disk: EAGAIN if it is not open, and what is on the way to it is not all in memory. */
+  getCached(directory: TreeObject): number {
+    if (directory.parent === null || this.#open.has(directory)) return this.get(directory);
+    const result = this.#walk(directory, RESOLVE_CACHED);
+    return result < 0 ? -EAGAIN : this.#keep(directory, result);
+  }
+
   #openNow(directory: TreeObject): number {
     let result = this.#walk(directory);
     if (result < 0 && mayHelp.has(-result) && this.#open.size > 0) {
       this.clear();
       result = this.#walk(directory);
     }
-    if (result < 0) return result;
-    if (this.#open.size >= this.#capacity) this.#evict();
-    this.#open.set(directory, { fd: result, used: true, old: false, setGroupId: null });
-    return result;
+    return result < 0 ? result : this.#keep(directory, result);
   }
 
-  #walk(directory: TreeObject): number {
+  #keep(directory: TreeObject, fd: number): number {
+    if (this.#open.size >= this.#capacity) this.#evict();
+    this.#open.set(directory, { fd, used: true, old: false, setGroupId: null });
+    return fd;
+  }
+
+  #walk(directory: TreeObject, cached = 0): number {
     const names: ByteString[] = [];
     let above: TreeObject = directory;
     let from = -1;
@@ -98,7 +109,7 @@ export class DirectoryDescriptors {
       while (names.length > 0 && path.length + 1 + (names.at(-1) as ByteString).length < maxPathBytes) {
         path += `/${names.pop()}`;
       }
-      const next = openat2(at, path, DIRECTORY, 0, RESOLVE_BELOW);
+      const next = openat2(at, path, DIRECTORY, 0, RESOLVE_BELOW | cached);
       if (at !== from) close(at);
       if (next < 0) return next === -ELOOP ? -ENOTDIR : next;
       at = next;

@@ -2,8 +2,13 @@
  * Calls of a local replica that may wait for its disk: through io_uring where the kernel offers it, since a call there
  * costs no thread of ours and no hop; on threads otherwise, and for what io_uring does not have.
  */
+import { O_CLOEXEC, O_NOFOLLOW, O_PATH } from "../posix/constants.ts";
+import { close } from "../posix/files.ts";
 import { type IoUring, openIoUring } from "../posix/io-uring.ts";
+import { ownCString } from "../posix/libc.ts";
+import type { ByteString } from "../util/byte-string.ts";
 import { ENOTCONN } from "../util/errno.ts";
+import { RESOLVE_BELOW } from "./local-descriptors.ts";
 import { ThreadCalls, type ThreadCallsOptions } from "./thread-calls.ts";
 
 export interface LocalDiskCallsOptions extends ThreadCallsOptions {
@@ -39,6 +44,22 @@ export class LocalDiskCalls {
     this.#ring = null;
   }
 
+  /** Can names be looked up off the loop? */
+  get finds(): boolean {
+    return this.#ring !== null;
+  }
+
+  /** Looks a path below `fd` up, so that it is in memory afterwards, if it is there at all. Answers nothing of use. */
+  async find(fd: number, path: ByteString): Promise<void> {
+    const found = await this.#ring?.openat2(fd, ownCString(path), findHow);
+    if (found !== undefined && found >= 0) close(found);
+  }
+
+  /** Reads a directory to its end, so that it is in memory afterwards. `fd`: open for reading. */
+  readDirectory(fd: number): Promise<number> {
+    return this.#threads.readDirectory(fd);
+  }
+
   /** Answers how many bytes, fewer only at the end of the file. */
   read(fd: number, into: Buffer, bytes: number, position: number): Promise<number> {
     const ring = this.#ring;
@@ -66,6 +87,9 @@ export class LocalDiskCalls {
     return this.#threads.copy(from, fromPosition, to, toPosition, length);
   }
 }
+
+/** `struct open_how`. */
+const findHow = Uint32Array.of(O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, 0, 0, RESOLVE_BELOW, 0);
 
 function readFully(ring: IoUring, fd: number, into: Buffer, bytes: number, position: number): Promise<number> {
   let done = 0;

@@ -27,6 +27,11 @@ export class LocalHandles {
     this.#onUnderWay = onUnderWay;
   }
 
+  /** Are calls under way on threads, or in the kernel? */
+  get busy(): boolean {
+    return this.#underWay > 0;
+  }
+
   connected(): void {
     this.#base = this.#connections++ * handlesPerConnection;
   }

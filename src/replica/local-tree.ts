@@ -14,10 +14,12 @@ import {
   O_NOCTTY,
   O_NOFOLLOW,
   O_NONBLOCK,
+  O_PATH,
   O_RDONLY,
   O_RDWR,
   O_WRONLY,
   RENAME_EXCHANGE,
+  RESOLVE_CACHED,
 } from "../posix/constants.ts";
 import { getdents } from "../posix/directories.ts";
 import { close, ftruncate, openat, openat2 } from "../posix/files.ts";
@@ -41,7 +43,7 @@ import { fstatfs, type StatFs } from "../posix/statfs.ts";
 import { statxBelow, statxFd } from "../posix/statx.ts";
 import { getxattrat, listxattrat, removexattrat, setxattrat } from "../posix/xattr.ts";
 import type { ByteString } from "../util/byte-string.ts";
-import { EINVAL, ENOTCONN } from "../util/errno.ts";
+import { EAGAIN, EINVAL, ENOTCONN } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import { DirectoryDescriptors, RESOLVE_BELOW } from "./local-descriptors.ts";
 import type { AttrChange, DirectoryEntries, FileSystemStats, Owner, TreeObject } from "./replica.ts";
@@ -83,6 +85,17 @@ export class LocalTree {
     if (fd < 0) return fd;
     const result = statxBelow(fd, name, attr);
     return this.#isStale(directory, result) ? this.lookup(directory, name, attr) : result;
+  }
+
+  /** The same without waiting for a disk: EAGAIN if what it takes is not in memory, or may not be. */
+  lookupCached(directory: TreeObject, name: ByteString, attr: FileAttr): number {
+    const fd = this.#directories.getCached(directory);
+    if (fd < 0) return fd;
+    const found = openat2(fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, RESOLVE_BELOW | RESOLVE_CACHED);
+    if (found < 0) return -EAGAIN;
+    const result = statxFd(found, attr);
+    close(found);
+    return result;
   }
 
   /** Answers a descriptor. */
@@ -324,6 +337,16 @@ export class LocalTree {
   /** Answers a descriptor. A FIFO without a peer does not make it wait. */
   open(object: TreeObject, access: "read" | "read-write"): number {
     return this.openFor(object, access === "read" ? O_RDONLY : O_RDWR);
+  }
+
+  /** The same without waiting for a disk: EAGAIN if what it takes is not in memory, or may not be. */
+  openCached(object: TreeObject, access: "read" | "read-write"): number {
+    if (object.parent === null) return -EAGAIN;
+    const fd = this.#directories.getCached(object.parent);
+    if (fd < 0) return fd;
+    const flags = (access === "read" ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    const result = openat2(fd, object.name, flags, 0, RESOLVE_BELOW | RESOLVE_CACHED);
+    return result < 0 ? -EAGAIN : result;
   }
 
   openFor(object: TreeObject, access: number): number {

@@ -8,9 +8,12 @@ import { scratchFileSystem } from "./testing/scratch-file-system.ts";
 
 type Make = (options: { readonly name: string; readonly path: string }) => Replica;
 
+const alwaysSlow = { slow: true, took: () => {} };
+
 const kinds: readonly (readonly [kind: string, type: "tmpfs" | "ext4", make: Make])[] = [
   ["local directory", "tmpfs", (options) => new LocalReplica(options)],
   ["local directory", "ext4", (options) => new LocalReplica(options)],
+  ["local directory with a slow disk", "ext4", (options) => new LocalReplica({ ...options, pace: alwaysSlow })],
   ["local directory without io_uring", "ext4", (options) => new LocalReplica({ ...options, ioUring: false })],
   ["directory on threads", "ext4", (options) => new OffloadedReplica(options)],
   ["directory on threads, with deadlines", "tmpfs", (options) => withDeadline(new OffloadedReplica(options), 60_000)],

@@ -2,7 +2,8 @@
  * One directory as a replica, its calls run on the loop. Invariants:
  *
  * - What the page cache or memory can answer is answered at once; what waits for a disk (cold reads, fsync, syncfs,
- *   allocation, large truncations and copies) goes to the replica's own threads. On a file system in memory nothing does.
+ *   allocation, large truncations and copies) goes to the kernel's or the replica's own threads, and so do names that are
+ *   not in memory while the disk is busy or slow (`disk-pace.ts`). On a file system in memory nothing does.
  * - Handles are those of `LocalHandles`: one of an earlier connection answers ENOTCONN, and touches nothing.
  */
 import { O_WRONLY, RWF_NOWAIT } from "../posix/constants.ts";
@@ -15,11 +16,13 @@ import { EAGAIN, EINVAL, ENOSYS, ENOTCONN, EOPNOTSUPP } from "../util/errno.ts";
 import { FileAttr } from "../util/file-attr.ts";
 import { deliverUnlessAbandoned } from "./abandoned.ts";
 import { BufferPool } from "./buffer-pool.ts";
+import { DiskPace } from "./disk-pace.ts";
 import { LocalDiskCalls } from "./local-disk-calls.ts";
 import { cloneWhole, copyFully, readFully, writeFully } from "./local-files.ts";
 import { LocalHandles } from "./local-handles.ts";
 import { checkRoot, type LocalRoot, openRoot } from "./local-root.ts";
 import { LocalTree } from "./local-tree.ts";
+import { pathOf } from "./object-path.ts";
 import { probeCapabilities } from "./probe.ts";
 import type {
   Answer,
@@ -43,11 +46,17 @@ export interface LocalReplicaOptions {
   readonly ioUring?: boolean;
   /** Hears how many calls run off the loop: they outlive the process if they hang in the kernel. */
   readonly onThreadCalls?: (calls: number) => void;
+  /** How quick its disk is; for tests. */
+  readonly pace?: Pick<DiskPace, "slow" | "took">;
   readonly maxThreads?: number;
   /** Threads without work end after this time. */
   readonly threadIdleMs?: number;
 }
 
+/** Reading so many entries of a directory takes as long as a call on one name. */
+const entriesPerCall = 50;
+/** Longer paths are walked in steps, on the loop. */
+const maxPathBytes = 4000;
 const largeTruncationBytes = 64 << 20;
 const largeCopyBytes = 1 << 20;
 
@@ -61,11 +70,13 @@ export class LocalReplica implements Replica {
   readonly #handles: LocalHandles;
   #inMemory = true;
   #canTellCold = true;
+  readonly #pace: Pick<DiskPace, "slow" | "took">;
 
   constructor(options: LocalReplicaOptions) {
     this.name = options.name;
     this.url = options.path;
     this.#handles = new LocalHandles(close, options.onThreadCalls);
+    this.#pace = options.pace ?? new DiskPace();
     this.#busy = options.busy ?? new Int32Array(1);
     this.#disk = new LocalDiskCalls({
       ioUring: options.ioUring ?? true,
@@ -127,7 +138,38 @@ export class LocalReplica implements Replica {
   }
 
   lookup(directory: TreeObject, name: ByteString, attr: FileAttr | null): Answer {
-    return this.#leave(this.#enter().lookup(directory, name, attr));
+    if (this.#inMemory) return this.#leave(this.#enter().lookup(directory, name, attr));
+    if (!this.#mayWait()) return this.#timed(performance.now(), this.#enter().lookup(directory, name, attr));
+    const cached = this.#leave(this.#enter().lookupCached(directory, name, attr ?? scratch));
+    if (cached !== -EAGAIN) return cached;
+    const reply = this.#find({ parent: directory, name }).then(() => {
+      const own = new FileAttr();
+      const result = this.#leave(this.#enter().lookup(directory, name, own));
+      return result < 0 ? result : ([result, own] as const);
+    });
+    return deliverUnlessAbandoned(reply, (own) => attr?.copyFrom(own));
+  }
+
+  /** Is something going on, or likely to, that a call on the disk would keep from going on? */
+  #mayWait(): boolean {
+    return (this.#handles.busy || this.#pace.slow) && this.#disk.finds;
+  }
+
+  /** The end of a call on names that ran on the loop, and may have waited for the disk. */
+  #timed(began: number, result: number): number {
+    this.#busy[0] = 0;
+    this.#pace.took(performance.now() - began);
+    return result;
+  }
+
+  /** Has what the object's name leads to brought into memory. The name may lead elsewhere by then, or nowhere. */
+  #find(object: TreeObject): Promise<void> {
+    const { rootFd } = this.#tree;
+    const path = pathOf(object);
+    if (rootFd < 0 || path.length > maxPathBytes) return Promise.resolve();
+    const began = performance.now();
+    const found = this.#disk.find(rootFd, path).then(() => this.#pace.took(performance.now() - began));
+    return this.#handles.during(found, rootFd);
   }
 
   create(directory: TreeObject, name: ByteString, mode: number, owner: Owner, attr: FileAttr | null): Answer {
@@ -170,10 +212,33 @@ export class LocalReplica implements Replica {
   }
 
   readdir(directory: TreeObject, into: DirectoryEntries): Answer {
-    return this.#leave(this.#enter().readdir(directory, into));
+    if (this.#inMemory) return this.#leave(this.#enter().readdir(directory, into));
+    if (this.#pace.slow) return this.#readdirCold(directory, into);
+    const began = performance.now();
+    const result = this.#leave(this.#enter().readdir(directory, into));
+    this.#pace.took((performance.now() - began) / (1 + into.names.length / entriesPerCall));
+    return result;
+  }
+
+  /** A thread reads the directory first, so that it is in memory. */
+  #readdirCold(directory: TreeObject, into: DirectoryEntries): Answer {
+    const fd = this.#leave(this.#enter().openDirectory(directory));
+    if (fd < 0) return fd;
+    const reply = this.#handles.during(this.#disk.readDirectory(fd), fd).then(() => {
+      close(fd);
+      const own: DirectoryEntries = { names: [], types: [], inos: [] };
+      const result = this.#leave(this.#enter().readdir(directory, own));
+      return result < 0 ? result : ([result, own] as const);
+    });
+    return deliverUnlessAbandoned(reply, ({ names, types, inos }) => {
+      for (const name of names) into.names.push(name);
+      for (const type of types) into.types.push(type);
+      for (const ino of inos) into.inos.push(ino);
+    });
   }
 
   getattr(object: TreeObject, attr: FileAttr): Answer {
+    if (object.parent !== null) return this.lookup(object.parent, object.name, attr);
     return this.#leave(this.#enter().getattr(object, attr));
   }
 
@@ -236,6 +301,15 @@ export class LocalReplica implements Replica {
   }
 
   open(object: TreeObject, access: "read" | "read-write"): Answer {
+    if (!this.#inMemory && this.#mayWait()) {
+      const cached = this.#leave(this.#enter().openCached(object, access));
+      if (cached !== -EAGAIN) return this.#handles.opened(cached);
+      return this.#find(object).then(() => this.#openNow(object, access));
+    }
+    return this.#openNow(object, access);
+  }
+
+  #openNow(object: TreeObject, access: "read" | "read-write"): number {
     return this.#handles.opened(this.#leave(this.#enter().open(object, access)));
   }
 

@@ -13,6 +13,7 @@ import type { FileAttr } from "../util/file-attr.ts";
 import { deliverUnlessAbandoned, type WithValue } from "./abandoned.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { LocalHandles } from "./local-handles.ts";
+import { pathOf } from "./object-path.ts";
 import type { OffloadCalls, RootIdentity } from "./offload-calls.ts";
 import { probeCapabilities } from "./probe.ts";
 import {
@@ -311,15 +312,6 @@ export class OffloadedReplica implements Replica {
   sync(): Answer {
     return this.#call("sync", []);
   }
-}
-
-/** The names from the root to it, joined by slashes; "" for the root. */
-function pathOf(object: TreeObject): string {
-  let path = object.name;
-  for (let above = object.parent; above !== null && above.parent !== null; above = above.parent) {
-    path = `${above.name}/${path}`;
-  }
-  return path;
 }
 
 /** Only what a message should carry. */

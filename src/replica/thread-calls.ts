@@ -12,6 +12,7 @@ export const SYNCFS = 3;
 export const FTRUNCATE = 4;
 export const FALLOCATE = 5;
 export const COPY = 6;
+export const READ_DIRECTORY = 7;
 
 /** The call's number, the descriptor and up to four numbers more. */
 export type ThreadCall = readonly [call: number, fd: number, a: number, b: number, c: number, d: number];
@@ -38,6 +39,11 @@ export class ThreadCalls {
 
   fsync(fd: number, dataOnly: boolean): Promise<number> {
     return this.#threads.run([dataOnly ? FDATASYNC : FSYNC, fd, 0, 0, 0, 0]);
+  }
+
+  /** To its end, for what it brings into memory. */
+  readDirectory(fd: number): Promise<number> {
+    return this.#threads.run([READ_DIRECTORY, fd, 0, 0, 0, 0]);
   }
 
   syncfs(fd: number): Promise<number> {

@@ -1,9 +1,20 @@
 /** What a thread of `thread-calls.ts` runs: one system call for each message; null ends it. */
 import { parentPort } from "node:worker_threads";
+import { passEntries } from "../posix/directories.ts";
 import { fallocate, fdatasync, fsync, ftruncate, preadAddress, syncfs } from "../posix/files.ts";
 import { EINVAL } from "../util/errno.ts";
 import { copyFully } from "./local-files.ts";
-import { COPY, FALLOCATE, FDATASYNC, FSYNC, FTRUNCATE, READ, SYNCFS, type ThreadCall } from "./thread-calls.ts";
+import {
+  COPY,
+  FALLOCATE,
+  FDATASYNC,
+  FSYNC,
+  FTRUNCATE,
+  READ,
+  READ_DIRECTORY,
+  SYNCFS,
+  type ThreadCall,
+} from "./thread-calls.ts";
 
 parentPort?.on("message", (call: ThreadCall | null) => {
   if (call === null) parentPort?.close();
@@ -26,6 +37,8 @@ function carryOut([call, fd, a, b, c, d]: ThreadCall): number {
       return fallocate(fd, a, b, c);
     case COPY:
       return copyFully(fd, a, b, c, d);
+    case READ_DIRECTORY:
+      return passEntries(fd);
     default:
       return -EINVAL;
   }

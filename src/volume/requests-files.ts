@@ -1,5 +1,6 @@
 /** Requests on open files. */
 import type { Answer, EntryOut, FileHandle, NodeId, OpenOut, Request } from "../fuse/filesystem.ts";
+import { mayWritePastCache } from "../fuse/negotiate.ts";
 import type { OpenFile } from "../replication/open-file.ts";
 import type { TreeNode } from "../replication/tree.ts";
 import type { ByteString } from "../util/byte-string.ts";
@@ -10,6 +11,7 @@ import { type Op, start } from "../util/op.ts";
 import type { VolumeContext } from "./requests.ts";
 
 const O_ACCMODE = 3;
+const O_WRONLY = 1;
 const O_TRUNC = 0o1000;
 const O_DSYNC = 0o10000;
 const FOPEN_DIRECT_IO = 1 << 0;
@@ -19,6 +21,8 @@ const O_DIRECT = process.arch === "arm64" ? 0o200000 : 0o40000;
 
 export class FileRequests {
   readonly #c: VolumeContext;
+  /** null until the first file is opened. */
+  #writesPastCache: boolean | null = null;
 
   constructor(context: VolumeContext) {
     this.#c = context;
@@ -40,7 +44,20 @@ export class FileRequests {
     out.handle = this.#c.deps.table.openFile(file, flags);
     // A reader's close tells us nothing, so the kernel need not wait for it.
     out.openFlags = FOPEN_KEEP_CACHE | ((flags & O_ACCMODE) === 0 ? FOPEN_NOFLUSH : 0);
-    if ((flags & O_DIRECT) !== 0) out.openFlags |= FOPEN_DIRECT_IO;
+    if ((flags & O_DIRECT) !== 0 || this.#pastCache(file, flags)) out.openFlags |= FOPEN_DIRECT_IO;
+  }
+
+  /**
+   * Who only writes needs no pages here: each replica has its own, and filling the kernel's as well costs a third of a large
+   * write. Not where others have the file open: readers should find pages.
+   */
+  #pastCache(file: OpenFile, flags: number): boolean {
+    if ((flags & O_ACCMODE) !== O_WRONLY || file.users > 1) return false;
+    if (this.#writesPastCache === null) {
+      const negotiated = this.#c.deps.negotiated();
+      this.#writesPastCache = negotiated !== null && mayWritePastCache(negotiated);
+    }
+    return this.#writesPastCache;
   }
 
   *#truncate(node: TreeNode, file: OpenFile, out: OpenOut, killSuidgid: boolean): Op<number> {

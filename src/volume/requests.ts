@@ -28,6 +28,8 @@ export interface VolumeDeps {
   readonly times: Times;
   readonly intents: Pick<Intents, "created">;
   readonly onInit: (negotiated: Negotiated) => void;
+  /** What was agreed with the kernel, by this process or an earlier one. */
+  readonly negotiated: () => Negotiated | null;
   readonly exchangeMemo: (unique: bigint) => ExchangeMemo;
   /** What all replicas can do. */
   readonly abilities: () => VolumeAbilities;

@@ -23,7 +23,7 @@ for (const writeCache of ["none", "write-back"]) {
       // Of the second round only what the kernel's cache may matter to.
       if (
         writeCache !== "none" &&
-        !["append", "direct", "fio", "mmap", "open-files", "sqlite", "untar"].includes(program)
+        !["append", "direct", "fio", "mmap", "one-writer", "open-files", "sqlite", "untar"].includes(program)
       )
         continue;
       test(program, { timeout: 420_000 }, async (t) => {
