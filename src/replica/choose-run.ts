@@ -44,10 +44,14 @@ function linkTarget(path: string): string | null {
   }
 }
 
-interface Mount {
+export interface Mount {
   /** Latin1, unescaped. */
   readonly point: string;
   readonly type: string;
+  /** Where the file system lies, as `/proc` has it: "/dev/sda1". */
+  readonly source: string;
+  /** "8:1"; of a file system without a device, a number of its own. */
+  readonly device: string;
 }
 
 /** `proc_pid_mountinfo(5)`: later mounts lie on top of earlier ones. */
@@ -55,9 +59,10 @@ export function parseMountInfo(text: string): Mount[] {
   const mounts: Mount[] = [];
   for (const line of text.split("\n")) {
     const fields = line.split(" ");
-    const type = fields[fields.indexOf("-") + 1];
-    const point = fields[4];
-    if (point !== undefined && type !== undefined) mounts.push({ point: unescapeOctal(point), type });
+    const [type, source = ""] = fields.slice(fields.indexOf("-") + 1);
+    const [device = "", , point] = fields.slice(2);
+    if (point === undefined || type === undefined) continue;
+    mounts.push({ point: unescapeOctal(point), type, source: unescapeOctal(source), device });
   }
   return mounts;
 }
@@ -68,11 +73,16 @@ function unescapeOctal(text: string): string {
 
 /** Type of the mount that a path without links lies on. */
 export function fileSystemOf(path: string, mounts: readonly Mount[]): string {
+  return mountOf(path, mounts).type;
+}
+
+/** The mount that a path without links lies on. */
+export function mountOf(path: string, mounts: readonly Mount[]): Mount {
   const place = byteString(posix.normalize(path));
-  let best: Mount = { point: "", type: "" };
+  let best: Mount = { point: "", type: "", source: "", device: "" };
   for (const mount of mounts) {
     const holds = mount.point === "/" || place === mount.point || place.startsWith(`${mount.point}/`);
     if (holds && mount.point.length >= best.point.length) best = mount;
   }
-  return best.type;
+  return best;
 }

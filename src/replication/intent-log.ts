@@ -54,15 +54,15 @@ export interface IntentLogDeps {
 }
 
 export interface IntentLogOptions {
-  /** False for backends that persist metadata in any order: each record is flushed then. */
-  readonly orderedMetadata?: boolean;
+  /** False while a backend persists metadata in any order: each record is flushed then. */
+  readonly isOrdered?: () => boolean;
   /** For tests that have to see that it is needed. */
   readonly flush?: boolean;
 }
 
 export class IntentLog implements Intents {
   readonly #deps: IntentLogDeps;
-  readonly #flushEach: boolean;
+  readonly #isOrdered: () => boolean;
   readonly #flushes: boolean;
   /** What `coveredIn` and `dataCoveredIn` are compared with. */
   #generation = 1;
@@ -85,12 +85,16 @@ export class IntentLog implements Intents {
 
   constructor(deps: IntentLogDeps, options: IntentLogOptions = {}) {
     this.#deps = deps;
-    this.#flushEach = options.orderedMetadata === false;
+    this.#isOrdered = options.isOrdered ?? (() => true);
     this.#flushes = options.flush ?? true;
   }
 
   get generation(): number {
     return this.#generation;
+  }
+
+  get #flushEach(): boolean {
+    return !this.#isOrdered();
   }
 
   /** Records that no checkpoint has cleared. */
