@@ -71,6 +71,15 @@ function unescapeOctal(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
 }
 
+/** File systems without symbolic links. */
+const withoutLinks = /^(vfat|msdos|exfat|hfs|adfs|affs|cramfs)$/;
+
+/** Can a directory hold symbolic links? Told by the type of its file system, before anything is written to it. */
+export function mayHoldLinks(path: string): boolean {
+  if (chooseRun(path) === "threads") return true; // its probe says
+  return !withoutLinks.test(fileSystemOf(path, parseMountInfo(readFileSync("/proc/self/mountinfo", "latin1"))));
+}
+
 /** Type of the mount that a path without links lies on. */
 export function fileSystemOf(path: string, mounts: readonly Mount[]): string {
   return mountOf(path, mounts).type;

@@ -170,3 +170,37 @@ test("it is known since when a replica may have missed changes, also from one th
   assert.equal(await volume.intents.checkpoint(), true);
   assert.equal((await volume.intents.begunAt())(0), null);
 });
+
+test("where metadata persist in any order, each intent is flushed before its change is sent", async () => {
+  for (const isOrdered of [true, false]) {
+    const order: string[] = [];
+    const wrap = (replica: Replica): Replica =>
+      new Proxy(replica, {
+        get(target, property) {
+          const value: unknown = Reflect.get(target, property);
+          if (typeof value !== "function") return value;
+          return (...args: unknown[]): unknown => {
+            if (["symlink", "fsyncdir", "create", "setattr", "rename"].includes(String(property))) {
+              order.push(String(property));
+            }
+            return Reflect.apply(value, target, args);
+          };
+        },
+      });
+    const volume = await TestVolume.open([new MemoryDisk()], { wrap, intents: { isOrdered: () => isOrdered } });
+    await volume.run({ kind: "mkdir", path: "d" });
+    await volume.settle();
+    assert.ok(await volume.intents.checkpoint());
+    for (const operation of [
+      { kind: "create", path: "d/f" },
+      { kind: "rename", path: "d", to: "e" },
+    ] as const) {
+      order.length = 0;
+      assert.ok((await volume.run(operation)) >= 0);
+      const change = order.indexOf(operation.kind);
+      const [intent, flush] = [order.lastIndexOf("symlink", change), order.lastIndexOf("fsyncdir", change)];
+      assert.ok(intent >= 0, `${operation.kind}: ${order.join()}`);
+      assert.equal(flush > intent, !isOrdered, `${operation.kind}: ${order.join()}`);
+    }
+  }
+});

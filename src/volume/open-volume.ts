@@ -4,6 +4,7 @@
  * before all of them have been looked at.
  */
 
+import { mayHoldLinks } from "../replica/choose-run.ts";
 import { LocalReplica } from "../replica/local.ts";
 import type { Capabilities, Replica } from "../replica/replica.ts";
 import { StatusObserver } from "../replication/arbiter-observer.ts";
@@ -106,6 +107,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     if (first instanceof Error) throw first;
     throw new FailureError("busy", "An earlier process still uses all of the replicas: wait");
   }
+  for (const { name, url } of connected) if (!isNfsUrl(url) && !mayHoldLinks(url)) throw withoutLinks(name);
   const witness = config.witness === null ? null : await openWitness(config.witness, deps.log);
   const readings = await Promise.all(
     connected.map(async (replica) => await start(readBackend(replica, files(replica.name)))),
@@ -192,7 +194,11 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   const capabilities: Capabilities[] = [];
   for (const replica of connected) {
     // Also of those that are yet to be filled: the volume offers what all of them can do.
-    if (usable.includes(replica.name)) capabilities.push(await replica.probe());
+    if (usable.includes(replica.name)) {
+      const found = await replica.probe();
+      if (!found.symlinks) throw withoutLinks(replica.name);
+      capabilities.push(found);
+    }
     if (!recorded.members.includes(replica.name)) await replica.disconnect();
   }
   const place = (replica: ReplicaConfig, index: number): Replica => {
@@ -252,6 +258,11 @@ function blamed(error: unknown, refused: readonly IdentityError[]): unknown {
   if (!(error instanceof QuorumLostError)) return error;
   const who = refused.find(({ replica }) => error.missing.includes(replica));
   return who === undefined ? error : new FailureError(codeOf(who, false), error.message, { cause: error });
+}
+
+function withoutLinks(name: string): FailureError {
+  const what = "its file system has no symbolic links, in which Chiron keeps its records: use another file system";
+  return new FailureError("replica", `Replica "${name}": ${what}`);
 }
 
 /** Answers who could not be connected, and why. */

@@ -129,6 +129,7 @@ export class ReplicaCare {
       await replica.takeOver(volume.opened.volumeId);
       await volume.opened.arbiter.confirm();
     }
+    volume.noteOrder(index);
     const lacks = lacking(await replica.probe(), volume.opened.capabilities);
     if (lacks.length > 0) {
       throw new ReplicaError(

@@ -2,6 +2,7 @@
  * One volume at work: everything between the FUSE session and the replicas, put together. Opening it is `open-volume.ts`'s.
  */
 import type { FileSystem, StatfsOut } from "../fuse/filesystem.ts";
+import { keepsMetadataOrder } from "../replica/metadata-order.ts";
 import type { FileSystemStats } from "../replica/replica.ts";
 import { Attributes } from "../replication/attributes.ts";
 import { FanOut } from "../replication/fan-out.ts";
@@ -65,6 +66,8 @@ export class Volume {
   readonly #policy: IntentPolicy;
   readonly #isSuspect: () => boolean;
   readonly #stateLog: StateLog;
+  /** Replicas that persist metadata in any order. */
+  readonly #unordered = new Set<number>();
   #settling: NodeJS.Timeout | null = null;
   readonly #stopped = new AbortController();
 
@@ -101,14 +104,18 @@ export class Volume {
       { fullPolicy: config.fullPolicy },
     );
     const { fanOut } = this;
-    this.intents = new IntentLog({
-      replica: (index) => fanOut.replica(index),
-      inSync: () => membership.inSync,
-      onFailed: expelFailed((failed, errno) => membership.expel(failed, "Fault", errno)),
-      isDegraded: () =>
-        deps.isSuspect() || membership.inSync.length < replicas.filter((replica) => replica !== null).length,
-      drained: () => this.#drained(),
-    });
+    this.intents = new IntentLog(
+      {
+        replica: (index) => fanOut.replica(index),
+        inSync: () => membership.inSync,
+        onFailed: expelFailed((failed, errno) => membership.expel(failed, "Fault", errno)),
+        isDegraded: () =>
+          deps.isSuspect() || membership.inSync.length < replicas.filter((replica) => replica !== null).length,
+        drained: () => this.#drained(),
+      },
+      { isOrdered: () => this.#unordered.size === 0 },
+    );
+    for (const index of config.replicas.keys()) this.noteOrder(index);
     const { intents } = this;
     this.#policy = new IntentPolicy({ intents, changes: () => fanOut.changes, log: deps.log });
     this.times = new Times({
@@ -179,6 +186,14 @@ export class Volume {
     this.table.restore((node) => this.files.use(node));
     for (const node of [...this.table.notedNodes()]) this.times.note(node);
     this.table.sweep();
+  }
+
+  /** A replica's file system is known now, or is another one: do intents on it have to be flushed? */
+  noteOrder(index: number): void {
+    const replica = this.opened.replicas[index];
+    if (replica === null || replica === undefined) return;
+    if (isNfsUrl(replica.url) || keepsMetadataOrder(replica.url)) this.#unordered.delete(index);
+    else this.#unordered.add(index);
   }
 
   /** A replica has left or is back: what was made anew there has other numbers, and old numbers mean other files. */
