@@ -53,8 +53,9 @@ async function wantedReplicas(mountpoint: string, name: string | undefined): Pro
   }
 }
 
-async function follow(mountpoint: string, name: string): Promise<boolean> {
-  const line = new LiveLine();
+/** Shows how a replica comes back; false if it does not. `quiet`: only waits. */
+export async function follow(mountpoint: string, name: string, quiet = false): Promise<boolean> {
+  const line = quiet ? { show: () => {}, final: () => {} } : new LiveLine();
   let lastMove = performance.now();
   for (;;) {
     const { replicas } = await askStatus(mountpoint);

@@ -64,11 +64,16 @@ export async function expose(metrics: VolumeMetrics, facts: VolumeFacts): Promis
     "How far the resync of the replica is.",
     syncing.map(({ name, progress }) => [{ replica: name }, progress.percent]),
   );
-  if (facts.dirtyObjects !== null) {
-    gauge("chiron_dirty_objects", "Objects that replicas which are not in sync have missed.", [
-      [{}, facts.dirtyObjects],
-    ]);
-  }
+  gauge(
+    "chiron_dirty_objects",
+    "Objects that a replica which is not in sync is known to have missed; everything is one if nothing is known.",
+    facts.dirty.map(({ name, files }) => [{ replica: name }, files]),
+  );
+  gauge(
+    "chiron_dirty_bytes",
+    "Bytes within files that a replica which is not in sync is known to have missed, beside whole objects.",
+    facts.dirty.map(({ name, bytes }) => [{ replica: name }, bytes]),
+  );
   counter(
     "chiron_expulsions_total",
     "How often a replica left the in-sync set, by reason.",
@@ -98,6 +103,10 @@ export async function expose(metrics: VolumeMetrics, facts: VolumeFacts): Promis
   const calls = [...metrics.replicas].flatMap(([replica, recorder]) =>
     [...recorder.byName].map(([call, figures]) => ({ labels: { replica, call }, figures })),
   );
+  const moved = (call: string): (readonly [Labels, number])[] =>
+    [...metrics.replicas].map(([replica, { byName }]) => [{ replica }, byName.get(call)?.bytes ?? 0]);
+  counter("chiron_replica_read_bytes_total", "Bytes read from a replica, for applications and resyncs.", moved("read"));
+  counter("chiron_replica_written_bytes_total", "Bytes written to a replica.", moved("write"));
   counter("chiron_replica_errors_total", "Calls that a replica answered with an errno.", errorsOf(calls));
   histogram(registry, "chiron_replica_duration_seconds", "Calls of a replica, by how long they took.", calls);
   return await registry.metrics();

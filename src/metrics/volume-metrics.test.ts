@@ -16,7 +16,7 @@ const facts: VolumeFacts = {
       progress: { filesRemaining: 7, bytesRemaining: 70, percent: 50 },
     },
   ],
-  dirtyObjects: 3,
+  dirty: [{ name: "venus", files: 3, bytes: 8192 }],
 };
 
 test("a duration is counted in the first bucket that it fits into", () => {
@@ -49,7 +49,9 @@ test("figures come out as Prometheus reads them", async () => {
     'chiron_replica_state{replica="venus",state="Syncing",volume="web"} 1',
     'chiron_replica_free_bytes{replica="mars",volume="web"} 4096',
     'chiron_resync_files_remaining{replica="venus",volume="web"} 7',
-    'chiron_dirty_objects{volume="web"} 3',
+    'chiron_dirty_objects{replica="venus",volume="web"} 3',
+    'chiron_dirty_bytes{replica="venus",volume="web"} 8192',
+    'chiron_replica_written_bytes_total{replica="mars",volume="web"} 0',
     'chiron_expulsions_total{replica="venus",reason="Fault",volume="web"} 2',
     'chiron_operation_errors_total{operation="write",volume="web"} 1',
     "# TYPE chiron_operation_duration_seconds histogram",
@@ -66,6 +68,6 @@ test("figures come out as Prometheus reads them", async () => {
 });
 
 test("a volume that has done nothing yet can be scraped", async () => {
-  const text = await new VolumeMetrics().text({ ...facts, replicas: [], dirtyObjects: null });
+  const text = await new VolumeMetrics().text({ ...facts, replicas: [], dirty: [] });
   assert.match(text, /chiron_volume_in_sync_replicas\{volume="web"\} 0/);
 });

@@ -46,8 +46,8 @@ export interface VolumeFacts {
       readonly percent: number;
     } | null;
   }[];
-  /** Objects that replicas which are out have missed; null if nobody counts. */
-  readonly dirtyObjects: number | null;
+  /** What is on record as missed, for each replica that is not in sync. */
+  readonly dirty: readonly { readonly name: string; readonly files: number; readonly bytes: number }[];
 }
 
 export class VolumeMetrics {

@@ -144,6 +144,10 @@ export interface WorkProgress {
 
 /** The value of a `verify` call. */
 export interface VerifyReport {
+  /** The replicas that were compared with each other: those in sync, the first being the one that others are held against. */
+  readonly compared: readonly string[];
+  /** Not in sync, so not looked at. */
+  readonly leftOut: readonly string[];
   readonly filesCompared: number;
   readonly bytesCompared: number;
   readonly repaired: number;

@@ -296,7 +296,7 @@ export class VolumeService {
       case "metrics":
         return this.#metrics === null
           ? ""
-          : await this.#metrics.text({ ...(await this.#status()), dirtyObjects: null });
+          : await this.#metrics.text({ ...(await this.#status()), dirty: this.#dirty() });
       case "quiesce":
         await this.#release();
         return null;
@@ -497,6 +497,13 @@ export class VolumeService {
       minInSyncReplicas: membership.minInSync,
       replicas,
     };
+  }
+
+  #dirty(): { readonly name: string; readonly files: number; readonly bytes: number }[] {
+    return this.#replicas.flatMap((replica, index) => {
+      const missed = this.#volume.missed.of(index);
+      return replica === null || missed === null ? [] : [{ name: replica.name, ...missed.counts() }];
+    });
   }
 
   /** null if it is not in sync, or does not answer quickly. */

@@ -69,7 +69,11 @@ export class Verification {
   }
 
   async verify(repair: boolean, onProgress: (progress: WorkProgress) => void): Promise<VerifyReport> {
-    return await this.#run(repair, onProgress);
+    const { membership, fanOut, opened } = this.#deps.volume;
+    const compared = membership.inSync.map((index) => fanOut.replica(index).name);
+    const all = opened.replicas.flatMap((replica) => replica?.name ?? []);
+    const leftOut = all.filter((name) => !compared.includes(name));
+    return { compared, leftOut, ...(await this.#run(repair, onProgress)) };
   }
 
   #run(repair: boolean, onProgress: (progress: WorkProgress) => void): Promise<VerifyResult> {

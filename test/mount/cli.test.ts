@@ -103,16 +103,21 @@ test("verify reports every difference, and repairs it", async (context) => {
   await sh(`echo right > ${box.mountpoint}/f; mkdir ${box.mountpoint}/d`);
   const alike = await box.chiron("verify", box.mountpoint);
   assert.deepEqual([alike.code, alike.stderr], [0, ""]);
-  assert.match(alike.stdout, /alike/);
+  assert.match(alike.stdout, /^a and b are alike: \d+ files/);
   writeFileSync(box.path("b/f"), "wrong!\n");
   const differing = await box.chiron("verify", box.mountpoint);
   assert.equal(differing.code, 1);
   assert.match(differing.stdout, /b +size +\/f/);
-  assert.equal((await box.chiron("verify", "--repair", box.mountpoint)).code, 0);
-  // Verify compares what is in sync, and the repair is a resync.
-  await box.until("it is repaired", () => readFileSync(box.path("b/f"), "utf8") === "right\n");
-  await box.until("b is in sync again", async () => (await box.status()).state === "Healthy");
+  const repair = await box.chiron("verify", "--repair", box.mountpoint);
+  assert.equal(repair.code, 0, repair.stdout);
+  assert.match(repair.stdout, /to be repaired.*b +in sync/s);
+  assert.equal(readFileSync(box.path("b/f"), "utf8"), "right\n", "it returns when that is done");
+  assert.equal((await box.status()).state, "Healthy");
   assert.equal((await box.chiron("verify", box.mountpoint)).code, 0);
+  await box.chiron("replica", "disable", box.mountpoint, "b");
+  const alone = await box.chiron("verify", box.mountpoint);
+  assert.equal(alone.code, 1);
+  assert.match(alone.stdout, /Nothing was compared: only a is in sync.*not looked at: b/s);
 });
 
 test("replicas are added, replaced and removed in use, also across a restart of the volume process", async (context) => {
@@ -146,6 +151,15 @@ test("events reach the hook, and metrics their address", async (context) => {
   const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   assert.match(metrics, /chiron_replica_state\{replica="b",state="OutOfSync",volume="web"\} 1/);
   assert.match(metrics, /chiron_volume_process_up\{volume="web"\} 1/);
+  assert.match(metrics, /chiron_expulsions_total\{replica="b",reason="Disabled",volume="web"\} 1/);
+  assert.match(metrics, /chiron_written_bytes_total\{volume="web"\} 6/);
+  assert.match(metrics, /chiron_replica_written_bytes_total\{replica="b",volume="web"\} [1-9]/);
+  assert.match(metrics, /chiron_operation_duration_seconds_count\{operation="create",volume="web"\} [1-9]/);
+  assert.match(metrics, /chiron_replica_duration_seconds_count\{replica="a",call="create",volume="web"\} [1-9]/);
+  await sh(`cd ${box.mountpoint} && mkdir d && for i in 1 2 3; do echo $i > d/$i; done`);
+  const later = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  const dirty = Number(/chiron_dirty_objects\{replica="b",volume="web"\} (\d+)/.exec(later)?.[1]);
+  assert.ok(dirty >= 1, `b has missed a directory: ${dirty}`);
   await box.chiron("unmount", box.mountpoint);
   const events = readFileSync(box.path("events"), "utf8")
     .trim()
