@@ -17,6 +17,7 @@ import type {
   Capabilities,
   DirectoryEntries,
   FileSystemStats,
+  LateCall,
   Owner,
   Replica,
   ReplicaHandle,
@@ -145,6 +146,14 @@ class TimedReplica implements Replica {
 
   get fences(): boolean {
     return this.#inner.fences ?? false;
+  }
+
+  get lateCalls(): readonly LateCall[] {
+    return this.#inner.lateCalls ?? [];
+  }
+
+  settleLateCalls(calls: readonly LateCall[]): void {
+    this.#inner.settleLateCalls?.(calls);
   }
 
   async takeOver(volumeId: string): Promise<void> {

@@ -6,14 +6,7 @@
  * - compares names (`entry`) and attributes again after a later call on the same server was answered, and once more
  *   some time after that.
  */
-import type { FileHandle } from "../nfs/protocol.ts";
-import type { ByteString } from "../util/byte-string.ts";
-import type { TreeObject } from "./replica.ts";
-
-export type LateCall =
-  | { readonly kind: "data"; readonly object: TreeObject; readonly handle: FileHandle }
-  | { readonly kind: "attributes"; readonly object: TreeObject }
-  | { readonly kind: "entry"; readonly directory: TreeObject; readonly name: ByteString };
+import type { LateCall } from "./replica.ts";
 
 export class LateCalls {
   #calls: LateCall[] = [];

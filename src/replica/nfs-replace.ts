@@ -3,9 +3,8 @@
  * rename. Whatever is still on its way to the old file's handle then has no effect.
  */
 import { FileAttr } from "../util/file-attr.ts";
-import type { LateCall } from "./nfs-late-calls.ts";
 import type { NfsReplica } from "./nfs-replica.ts";
-import { ReplicaError, type TreeObject } from "./replica.ts";
+import { type LateCall, ReplicaError, type TreeObject } from "./replica.ts";
 
 const copyBytes = 1 << 20;
 

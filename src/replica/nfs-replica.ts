@@ -46,7 +46,7 @@ import {
 } from "../util/file-attr.ts";
 import { type NfsFile, NfsFiles } from "./nfs-files.ts";
 import { type KnownObject, NfsHandles } from "./nfs-handles.ts";
-import { type LateCall, LateCalls } from "./nfs-late-calls.ts";
+import { LateCalls } from "./nfs-late-calls.ts";
 import { probeNfs } from "./nfs-probe.ts";
 import { replaceFile } from "./nfs-replace.ts";
 import { NfsUnstable } from "./nfs-unstable.ts";
@@ -55,6 +55,7 @@ import {
   type Capabilities,
   type DirectoryEntries,
   type FileSystemStats,
+  type LateCall,
   type Owner,
   type Replica,
   ReplicaError,

@@ -89,6 +89,13 @@ export interface Capabilities {
   readonly maxNameBytes: number;
 }
 
+/** A change without an answer, by what it may still change. */
+export type LateCall =
+  /** Bytes of the file that had this handle then. */
+  | { readonly kind: "data"; readonly object: TreeObject; readonly handle: Buffer }
+  | { readonly kind: "attributes"; readonly object: TreeObject }
+  | { readonly kind: "entry"; readonly directory: TreeObject; readonly name: ByteString };
+
 export interface Replica {
   /** A DNS label, unique in the volume. */
   readonly name: string;
@@ -113,6 +120,10 @@ export interface Replica {
   takeOver?(volumeId: string): Promise<void>;
   /** Connected, and `takeOver` really shuts them out: the server sees to it. */
   readonly fences?: boolean;
+  /** Changes that were sent and had no answer, and that nothing keeps from happening at any later time. */
+  readonly lateCalls?: readonly LateCall[];
+  /** The caller has dealt with these. */
+  settleLateCalls?(calls: readonly LateCall[]): void;
   /** 0 if the root is still where it was found and answers; ENODEV if another file system or nothing is there now. */
   check(): Answer;
   probe(): Promise<Capabilities>;

@@ -5,6 +5,7 @@ import type {
   Capabilities,
   DirectoryEntries,
   FileSystemStats,
+  LateCall,
   Owner,
   Replica,
   ReplicaHandle,
@@ -67,6 +68,18 @@ class MovesReplica implements Replica {
 
   disconnect(): Promise<void> {
     return this.#inner.disconnect();
+  }
+
+  get fences(): boolean {
+    return this.#inner.fences ?? false;
+  }
+
+  get lateCalls(): readonly LateCall[] {
+    return this.#inner.lateCalls ?? [];
+  }
+
+  settleLateCalls(calls: readonly LateCall[]): void {
+    this.#inner.settleLateCalls?.(calls);
   }
 
   async takeOver(volumeId: string): Promise<void> {
