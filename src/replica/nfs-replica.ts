@@ -518,7 +518,11 @@ export class NfsReplica implements Replica {
       attr?.copyFrom(found.attr);
       return 0;
     });
-    if (isUnanswered(result)) this.#late.note({ kind: "attributes", object });
+    if (isUnanswered(result)) {
+      this.#late.note({ kind: "attributes", object });
+      const known = change.size === undefined ? undefined : this.#session?.handles.known(object);
+      if (known !== undefined) this.#late.note({ kind: "data", object, handle: known.handle }); // it may be cut late
+    }
     return result;
   }
 

@@ -9,6 +9,7 @@ import type { Capabilities, DirectoryEntries } from "../replica/replica.ts";
 import { ReplicaError } from "../replica/replica.ts";
 import { IdentityError } from "../replication/errors.ts";
 import { readMarker, unmounted, writeMarker } from "../replication/identity.ts";
+import { LateChanges } from "../replication/late-changes.ts";
 import type { ResyncProgress } from "../replication/model.ts";
 import { Resync, type ResyncResult } from "../replication/resync.ts";
 import { Throttle } from "../replication/throttle.ts";
@@ -30,11 +31,27 @@ export class ReplicaCare {
   readonly throttle: Throttle;
   readonly #deps: ReplicaCareDeps;
   readonly #running = new Map<number, Resync>();
+  readonly #late: LateChanges;
   readonly #looking = new Map<number, Promise<void>>();
 
   constructor(deps: ReplicaCareDeps) {
     this.#deps = deps;
     this.throttle = new Throttle({ bytesPerSecond: deps.volume.opened.config.resyncBytesPerSecond });
+    const { volume, log } = deps;
+    this.#late = new LateChanges({
+      tree: volume.table.tree,
+      membership: volume.membership,
+      missed: volume.missed,
+      replica: (index) => volume.fanOut.replica(index),
+      barrier: (act) => volume.fanOut.barrier(act),
+      equalizeTimes: (node) => volume.times.note(node),
+      log,
+    });
+  }
+
+  /** Nothing is looked at any more. */
+  stop(): void {
+    this.#late.stop();
   }
 
   /** Of a resync that is under way. */
@@ -164,6 +181,7 @@ export class ReplicaCare {
     const { name } = fanOut.replica(index);
     if (missed.of(index) === null) missed.begin(index, { kind: "everything" });
     if (options.full) missed.forgetAll(index);
+    this.#late.mark(index);
     const resync = new Resync(
       {
         tree: volume.table.tree,
@@ -184,6 +202,7 @@ export class ReplicaCare {
     this.#running.set(index, resync);
     try {
       const result = await resync.run();
+      this.#late.joined(index);
       log.info("Resync is done", { replica: name, entries: result.entries, bytesWritten: result.bytesWritten });
       return result;
     } finally {

@@ -46,6 +46,7 @@ const STATE_LOG_NAME = "state-log";
 const PULSE_MS = 200;
 const FREE_SPACE_TIMEOUT_MS = 500;
 const LEASE_OVER_EXIT = 75;
+const SESSION_ENDED_EXIT = 76;
 const LEASE_RETRY_MS = 1_000;
 
 export interface ServiceDeps {
@@ -98,7 +99,16 @@ export class VolumeService {
       };
       const found = await openVolume(
         { config, resumed, avoid, term, certain },
-        { page, log: deps.log, locks, metrics, onCertain, store, onClaimed, onFenced: () => service?.askWhoHasIt() },
+        {
+          page,
+          log: deps.log,
+          locks,
+          metrics,
+          onCertain,
+          store,
+          onClaimed,
+          onFenced: () => service?.askWhoHasIt("session"),
+        },
       );
       const offered = resumed ? loadOffered(stateLog) : null;
       const capabilities = offered === null ? found.capabilities : [...found.capabilities, offered];
@@ -178,7 +188,7 @@ export class VolumeService {
     this.#lease = new VolumeLease(
       {
         renew: () => store.renew(),
-        onTaken: () => this.askWhoHasIt(),
+        onTaken: () => this.askWhoHasIt("lease"),
         onHold: () => membership.hold(arbiter.waitMs),
         onLetGo: () => membership.letGo(),
         onEnd: () => {
@@ -199,12 +209,22 @@ export class VolumeService {
     this.#lease.start(sinceMs);
   }
 
-  /** Somebody else has the lease, or a session: if that is a take-over, this mount is over. */
-  askWhoHasIt(): void {
-    void this.#volume.opened.arbiter.confirm().catch((error: unknown) => {
-      if (error instanceof ClaimLostError) this.#lose(error);
-      else this.#deps.log.warn("Nobody can say who has the volume", { error: errorText(error) });
-    });
+  /**
+   * Somebody else has the lease, or has ended our sessions: if that is a take-over, this mount is over. If it is not, a
+   * session was ended by one who had lost the volume without knowing: the next process makes its sessions anew.
+   */
+  askWhoHasIt(lost: "lease" | "session"): void {
+    if (this.#config.arbiter === undefined) return;
+    const { arbiter } = this.#volume.opened;
+    void arbiter.confirm().then(
+      () => {
+        if (lost === "session") exitNow(SESSION_ENDED_EXIT);
+      },
+      (error: unknown) => {
+        if (error instanceof ClaimLostError) this.#lose(error);
+        else setTimeout(() => this.askWhoHasIt(lost), LEASE_RETRY_MS).unref();
+      },
+    );
   }
 
   /** Nothing is acknowledged any more, and everybody who uses the mount gets an error. */
@@ -534,6 +554,7 @@ export class VolumeService {
       this.verification.stop();
       await this.#snapshots.stop();
       await this.#caretaker.stop();
+      this.#care.stop();
       await this.#volume.settle();
       const observes = this.#config.arbiter?.observes === true;
       if (!observes && (await this.#volume.persist())) await this.#volume.membership.release();
