@@ -54,18 +54,24 @@ export class ControlServer {
     this.#server.close();
   }
 
-  /** Takes no new connections; answers that are under way still go out if they come before `graceMs` is over. */
-  async close(graceMs = 200): Promise<void> {
+  /**
+   * Takes no new connections. Answers that are under way still go out: umount(2), say, takes its time to forget a large
+   * tree after the file system has ended.
+   */
+  async close(answersMs = 20_000, goodbyeMs = 200): Promise<void> {
     const closed = new Promise<void>((resolve) => {
       if (this.#sockets.size === 0 && !this.#server.listening) resolve();
       else if (this.#server.listening) this.#server.close(() => resolve());
       else this.#server.once("close", resolve);
     });
-    await Promise.race([Promise.allSettled(this.#answers), new Promise((resolve) => setTimeout(resolve, graceMs))]);
+    await Promise.race([
+      Promise.allSettled(this.#answers),
+      new Promise((resolve) => setTimeout(resolve, answersMs).unref()),
+    ]);
     for (const socket of this.#sockets) socket.end();
     const timer = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy();
-    }, graceMs);
+    }, goodbyeMs);
     await closed;
     clearTimeout(timer);
   }
