@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { explore } from "./explore.ts";
-import type { Rule, WorldOptions } from "./world.ts";
+import { type Rule, World, type WorldOptions } from "./world.ts";
 
 const full = process.env["CHIRON_EXPLORE"] === "full";
 const timeout = full ? 3_600_000 : 600_000;
@@ -40,7 +40,7 @@ for (const [voters, bounds] of full ? [...honest, ...larger] : honest) {
   const { writes, terms, seqs, minInSync = 1 } = bounds;
   const limits = `${writes} writes, ${terms} terms, ${seqs} changes in each, at least ${minInSync} in sync`;
   test(`no lie on voters ${voters}: ${limits}`, { timeout }, (t) => {
-    const { states, lie } = explore(world(voters, bounds));
+    const { states, lie } = explore(new World(world(voters, bounds)));
     t.diagnostic(`${states} states`);
     assert.equal(lie, null, lie === null ? "" : `${lie.what}:\n  ${lie.way.join("\n  ")}`);
   });
@@ -58,7 +58,7 @@ const longer: typeof rules = [["immutable", "abw", { writes: 1, terms: 3, seqs: 
 
 for (const [rule, voters, bounds] of full ? [...rules, ...longer] : rules) {
   test(`without the rule "${rule}" there is a lie, and it is found`, { timeout }, (t) => {
-    const { states, lie } = explore(world(voters, bounds, rule));
+    const { states, lie } = explore(new World(world(voters, bounds, rule)));
     t.diagnostic(`${states} states, ${lie?.way.length} steps to: ${lie?.what}`);
     assert.notEqual(lie, null);
   });
