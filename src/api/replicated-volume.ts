@@ -134,8 +134,7 @@ const differentPlaces = (kind: string, fields: readonly string[]): CelRule => ({
 const spec = z
   .object({
     capacity: quantity.meta({
-      description:
-        "What claims are told that the volume holds; it can only grow. The backends set the real limit: this release does not enforce it.",
+      description: "How much the volume may hold; it can only grow. Writes beyond it get ENOSPC, and `df` shows it.",
       ...cel(
         {
           rule: "quantity(string(self)).isGreaterThan(quantity('0'))",
@@ -186,6 +185,13 @@ const spec = z
       .max(63)
       .optional()
       .describe("The replica whose existing files the others are filled with when the volume is first used."),
+    source: z
+      .object({ snapshot: objectName.describe("Name of the ReplicatedVolumeSnapshot.") })
+      .optional()
+      .meta({
+        description: "What the new volume is filled with; set when a claim names a snapshot or another claim.",
+        ...cel({ rule: "self == oldSelf", message: "cannot be changed" }),
+      }),
     minInSyncReplicas: z.int().min(1).max(8).optional().meta({
       format: "int32",
       description:
@@ -290,6 +296,7 @@ const replicaStatus = z.object({
   message: z.string().max(1024).optional().describe("What was seen, and what to do."),
   since: time.optional().describe("When it entered this state."),
   progress: progress.optional().describe("How far the resync is."),
+  freeBytes: z.int().min(0).optional().meta({ format: "int64", description: "What is free on its file system." }),
 });
 
 const place = z.object({
@@ -383,6 +390,8 @@ const status = z.object({
     .boolean()
     .optional()
     .describe("The volume was mounted once: from then on a place without its tree is a missing one, never a new one."),
+  filled: z.boolean().optional().describe("The new volume holds what `spec.source` names, on every replica."),
+  fillMessage: z.string().max(1024).optional().describe("Why it is not filled yet."),
   treesMade: z
     .boolean()
     .optional()

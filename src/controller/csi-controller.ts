@@ -3,7 +3,7 @@
  * object's name. Every call may be repeated: what is there already is answered, what is gone already is gone.
  */
 
-import { provisionedLabel, topologyKey, volumeFinalizer } from "../api/names.ts";
+import { fillLabel, provisionedLabel, topologyKey, volumeFinalizer } from "../api/names.ts";
 import { bytesToQuantity, quantityToBytes } from "../api/quantity.ts";
 import type { ReplicatedVolumeSpecInput } from "../api/replicated-volume.ts";
 import { replicatedVolumes, typeOfVolume } from "../api/resource.ts";
@@ -30,6 +30,9 @@ import { volumeHealth } from "../csi/volume-health.ts";
 import { type KubeClient, KubeError, type KubeList } from "../kube/client.ts";
 import { sleep } from "../kube/informer.ts";
 import { nodesOf } from "./backends.ts";
+import { capacityHandler } from "./csi-capacity.ts";
+import { awaitFilled, awaitNoSnapshots, dropClone, resolveSource, snapshotHandlers } from "./csi-snapshots.ts";
+import { fromKube } from "./kube-status.ts";
 import type { VolumeObject } from "./reconciler.ts";
 import { volumeNameOf } from "./volume-names.ts";
 
@@ -41,6 +44,11 @@ const rpcs = [
   Rpc.CREATE_DELETE_VOLUME,
   Rpc.LIST_VOLUMES,
   Rpc.LIST_VOLUMES_PUBLISHED_NODES,
+  Rpc.GET_CAPACITY,
+  Rpc.CREATE_DELETE_SNAPSHOT,
+  Rpc.LIST_SNAPSHOTS,
+  Rpc.GET_SNAPSHOT,
+  Rpc.CLONE_VOLUME,
   Rpc.EXPAND_VOLUME,
   Rpc.GET_VOLUME,
   Rpc.SINGLE_NODE_MULTI_WRITER,
@@ -58,20 +66,25 @@ export function controllerHandlers(client: KubeClient): Handlers<ControllerServe
   const createVolume = async (request: CreateVolumeRequest, context: CallContext) => {
     required(request.name, "name");
     if (request.volumeCapabilities.length === 0) required(undefined, "volume_capabilities");
-    if (request.volumeContentSource)
-      throw new CsiError("INVALID_ARGUMENT", "volumes made from snapshots or other volumes are not supported yet");
     const accessModes = [...new Set(request.volumeCapabilities.map(accessModeOf))];
     const bytes = sizeOf(request.capacityRange);
-    const spec = specOf(request, accessModes, bytes);
-    checkTopology(request, spec);
+    const settings = specOf(request, accessModes, bytes);
+    checkTopology(request, settings);
     const name = volumeNameOf(request.name);
     const { signal } = context;
+    const { volumeContentSource: contentSource } = request;
+    let volume = await fromKube(client.find<VolumeObject>(replicatedVolumes, name, undefined, { signal }));
+    const isFilled = volume?.status?.filled === true;
+    const source =
+      contentSource === undefined || isFilled
+        ? null
+        : await resolveSource(client, contentSource, name, bytes, signal).then(({ metadata }) => metadata.name);
+    const labels = { [provisionedLabel]: "csi", ...(source === null ? {} : { [fillLabel]: "requested" }) };
     const object = {
       ...typeOfVolume,
-      metadata: { name, labels: { [provisionedLabel]: "csi" }, finalizers: [volumeFinalizer] },
-      spec,
+      metadata: { name, labels, finalizers: [volumeFinalizer] },
+      spec: { ...settings, ...(source === null ? {} : { source: { snapshot: source } }) },
     } as unknown as VolumeObject;
-    let volume = await fromKube(client.find<VolumeObject>(replicatedVolumes, name, undefined, { signal }));
     volume ??= await fromKube(
       client.create(replicatedVolumes, object, { signal }).catch((error: unknown) => {
         if (error instanceof KubeError && error.reason === "AlreadyExists")
@@ -79,20 +92,25 @@ export function controllerHandlers(client: KubeClient): Handlers<ControllerServe
         throw error;
       }),
     );
-    checkSame(volume, request, bytes);
-    return { volume: toVolume(volume) };
+    checkSame(volume, request, bytes, source);
+    if (contentSource !== undefined) volume = await awaitFilled(client, name, signal);
+    return { volume: { ...toVolume(volume), contentSource } };
   };
 
   const deleteVolume = async (request: DeleteVolumeRequest, { signal }: CallContext) => {
     const name = required(request.volumeId, "volume_id");
     for (;;) {
       const volume = await fromKube(client.find<VolumeObject>(replicatedVolumes, name, undefined, { signal }));
-      if (!volume) return {};
+      if (!volume) {
+        await dropClone(client, name, signal);
+        return {};
+      }
       if (volume.metadata.labels?.[provisionedLabel] === undefined)
         throw new CsiError(
           "FAILED_PRECONDITION",
           `ReplicatedVolume "${name}" was not made by a StorageClass; delete it with kubectl`,
         );
+      if (volume.metadata.deletionTimestamp === undefined) await awaitNoSnapshots(client, name, signal);
       if (volume.metadata.deletionTimestamp === undefined)
         await fromKube(
           client.delete(replicatedVolumes, name, undefined, { uid: volume.metadata.uid ?? "" }, { signal }),
@@ -129,6 +147,8 @@ export function controllerHandlers(client: KubeClient): Handlers<ControllerServe
   };
 
   return {
+    ...snapshotHandlers(client),
+    getCapacity: capacityHandler(client),
     controllerGetCapabilities: () => ({ capabilities: rpcs.map((type) => ({ rpc: { type } })) }),
     createVolume: exclusive((request: CreateVolumeRequest) => volumeNameOf(request.name), createVolume),
     deleteVolume: exclusive((request: DeleteVolumeRequest) => request.volumeId, deleteVolume),
@@ -248,7 +268,7 @@ function checkTopology({ accessibilityRequirements }: CreateVolumeRequest, spec:
 }
 
 /** A volume of this name that was made for other wishes is not the one that is asked for. */
-function checkSame(volume: VolumeObject, request: CreateVolumeRequest, bytes: bigint): void {
+function checkSame(volume: VolumeObject, request: CreateVolumeRequest, bytes: bigint, source: string | null): void {
   const has = quantityToBytes(volume.spec.capacity);
   const limit = request.capacityRange?.limitBytes ?? 0n;
   const { name, deletionTimestamp } = volume.metadata;
@@ -257,6 +277,9 @@ function checkSame(volume: VolumeObject, request: CreateVolumeRequest, bytes: bi
     throw new CsiError("ALREADY_EXISTS", `ReplicatedVolume "${name}" is there, and was not made by a StorageClass`);
   if (has < bytes || (limit > 0n && has > limit))
     throw new CsiError("ALREADY_EXISTS", `volume "${name}" is there with ${has} bytes, and ${bytes} are asked for`);
+  const made = volume.spec.source?.snapshot ?? null;
+  if ((made === null) !== (request.volumeContentSource === undefined) || (source !== null && source !== made))
+    throw new CsiError("ALREADY_EXISTS", `volume "${name}" is there, and was made from ${made ?? "nothing"}`);
   for (const capability of request.volumeCapabilities) {
     const mode = accessModeOf(capability);
     if (!volume.spec.accessModes.includes(mode))
@@ -282,18 +305,3 @@ const usersOf = (volume: VolumeObject): string[] => (volume.status?.nodes ?? [])
 
 const healthOf = (volume: VolumeObject): VolumeHealth =>
   volumeHealth(volume.metadata.name, volume.status?.phase, volume.status?.replicas ?? []);
-
-/** The API server's refusals as CSI's statuses. */
-async function fromKube<T>(call: Promise<T>): Promise<T> {
-  try {
-    return await call;
-  } catch (error) {
-    if (!(error instanceof KubeError))
-      throw new CsiError("UNAVAILABLE", (error as Error).message, (error as Error).cause);
-    if (error.code === 409) throw new CsiError("ABORTED", error.message);
-    if (error.code === 422 || error.code === 400) throw new CsiError("INVALID_ARGUMENT", error.message);
-    if (error.code === 404) throw new CsiError("NOT_FOUND", error.message);
-    if (error.code === 401 || error.code === 403) throw new CsiError("PERMISSION_DENIED", error.message);
-    throw new CsiError("UNAVAILABLE", error.message);
-  }
-}

@@ -20,6 +20,7 @@ import { jsonLogger, type LogLevel } from "../util/logger.ts";
 import { packageVersion } from "../util/package-version.ts";
 import { controllerHandlers } from "./csi-controller.ts";
 import { Reconciler } from "./reconciler.ts";
+import { SnapshotReconciler } from "./snapshot-reconciler.ts";
 
 const options = {
   endpoint: { type: "string", default: "/csi/csi.sock" },
@@ -41,6 +42,7 @@ export async function runController(args: readonly string[]): Promise<number> {
     events: new EventRecorder(client, "chiron-controller", logger),
     staleAfterMs: Number(values["stale-after-seconds"]) * 1000,
   });
+  const snapshots = new SnapshotReconciler(client, logger);
   const election = new LeaderElection(client, {
     namespace: values.namespace ?? config.namespace,
     name: "chiron-controller",
@@ -68,7 +70,9 @@ export async function runController(args: readonly string[]): Promise<number> {
   process.once("SIGTERM", stop).once("SIGINT", stop);
   await election.run(async (signal) => {
     await reconciler.start();
+    snapshots.start();
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    await snapshots.stop();
     await reconciler.stop();
   });
   await server.stop();

@@ -106,7 +106,10 @@ function replicaStatus(
   const withPlace = (report: ReplicaReport): ReplicaStatus => (place ? { ...report, place } : { ...report });
   const views = fresh.flatMap(({ replicas = [] }) => replicas.filter((view) => view.name === name));
   const worst = views.toSorted((a, b) => badness[b.state] - badness[a.state])[0];
-  if (worst) return withPlace(worst);
+  if (worst) {
+    const { freeBytes: _free, ...view } = worst; // it changes all the time, and stays with the node's report
+    return withPlace(view);
+  }
   const { place: _, ...last } = before.find((earlier) => earlier.name === name) ?? {
     place: undefined,
     name,

@@ -4,7 +4,6 @@
  * that was restarted knows as much as before. Every call may be repeated.
  */
 import { randomUUID } from "node:crypto";
-import { statfs } from "node:fs/promises";
 import { topologyKey } from "../api/names.ts";
 import { replicatedVolumes } from "../api/resource.ts";
 import { accessModeOf, readsOnly } from "../csi/capabilities.ts";
@@ -17,6 +16,7 @@ import {
   type NodeUnstageVolumeRequest,
   NodeServiceCapability_RPC_Type as Rpc,
   type VolumeCapability,
+  type VolumeUsage,
   VolumeUsage_Unit,
 } from "../csi/generated/csi.ts";
 import { CsiError, required, type StatusName } from "../csi/status.ts";
@@ -62,7 +62,7 @@ export interface NodeServiceDeps {
 
 const unmountTimeoutMs = 90_000;
 const pingTimeoutMs = 5_000;
-const statfsTimeoutMs = 5_000;
+const statusTimeoutMs = 5_000;
 const placeTimeoutMs = 20_000;
 /** A write that waits is better than one that fails, while the API server or its network is being looked after. */
 const recordWaitMs = 300_000;
@@ -70,10 +70,20 @@ const recordWaitMs = 300_000;
 interface StageRequest {
   readonly volumeId: string;
   readonly stagingPath: string;
-  readonly capability: VolumeCapability;
+  /** null: for ourselves, whatever the access modes. */
+  readonly capability: VolumeCapability | null;
 }
 
-export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions): Handlers<NodeServer> {
+export interface NodeService {
+  readonly handlers: Handlers<NodeServer>;
+  /** A mount of our own that no pod uses, for work on a volume that is not mounted here: as stage and unstage do it. */
+  readonly aside: {
+    mount(volumeId: string, path: string, context: CallContext): Promise<void>;
+    unmount(volumeId: string, path: string): Promise<void>;
+  };
+}
+
+export function nodeService(deps: NodeServiceDeps, options: NodeServiceOptions): NodeService {
   const { client, daemon, trees, watch, vault, leases } = deps;
   const { node } = options.facts;
   const isOurs = ({ type }: MountEntry) => type === fuseType;
@@ -127,12 +137,17 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
   };
 
   const stage = async ({ volumeId, stagingPath, capability }: StageRequest, { signal, logger }: CallContext) => {
-    const mode = accessModeOf(capability);
-    const readOnly = readsOnly(capability);
+    const mode = capability === null ? null : accessModeOf(capability);
+    const readOnly = capability !== null && readsOnly(capability);
     const volume = await placed(volumeId, signal);
     if (volume.metadata.deletionTimestamp !== undefined)
       throw new CsiError("FAILED_PRECONDITION", `volume "${volumeId}" is being deleted`);
-    if (!volume.spec.accessModes.includes(mode))
+    if (volume.spec.source !== undefined && !volume.status?.filled)
+      throw new CsiError(
+        "UNAVAILABLE",
+        `volume "${volumeId}" is not filled from snapshot "${volume.spec.source.snapshot}" yet${volume.status?.fillMessage ? `: ${volume.status.fillMessage}` : ""}`,
+      );
+    if (mode !== null && !volume.spec.accessModes.includes(mode))
       throw new CsiError(
         "INVALID_ARGUMENT",
         `volume "${volumeId}" has ${volume.spec.accessModes.join(", ")}, not ${mode}`,
@@ -254,7 +269,7 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
     return {};
   };
 
-  return {
+  const handlers: Handlers<NodeServer> = {
     nodeGetInfo: () => ({
       nodeId: node,
       maxVolumesPerNode: 0n,
@@ -297,22 +312,20 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
       const mounted = mountAt(readMountTable(), path);
       if (!mounted || !isOurs(mounted))
         throw new CsiError("NOT_FOUND", `volume "${volumeId}" is not mounted on ${path}`);
-      // On a thread of its own, and not waited for longer than this: the volume may hang, the plugin must not.
-      const stats = await within(
-        statfs(path, { bigint: true }),
-        statfsTimeoutMs,
-        `volume "${volumeId}" does not answer on ${path}`,
-      );
-      const { bsize, blocks, bfree, bavail, files, ffree } = stats;
+      // What its process has said last: the mount itself is not touched, for a volume that hangs would keep a thread.
+      const status = await watch.ask(volumeId, statusTimeoutMs);
+      if (!status?.space) throw new CsiError("UNAVAILABLE", `volume "${volumeId}" does not answer on ${path}`);
+      const { totalBytes, freeBytes, availableBytes, files, freeFiles } = status.space;
+      const usage = (unit: VolumeUsage["unit"], total: number, free: number, available: number) => ({
+        unit,
+        total: BigInt(total),
+        used: BigInt(total - free),
+        available: BigInt(available),
+      });
       return {
         usage: [
-          {
-            unit: VolumeUsage_Unit.BYTES,
-            total: blocks * bsize,
-            used: (blocks - bfree) * bsize,
-            available: bavail * bsize,
-          },
-          { unit: VolumeUsage_Unit.INODES, total: files, used: files - ffree, available: ffree },
+          usage(VolumeUsage_Unit.BYTES, totalBytes, freeBytes, availableBytes),
+          usage(VolumeUsage_Unit.INODES, files, freeFiles, freeFiles),
         ],
       };
     },
@@ -335,6 +348,13 @@ export function nodeHandlers(deps: NodeServiceDeps, options: NodeServiceOptions)
 
     nodeExpandVolume: () => {
       throw new CsiError("UNIMPLEMENTED", "nothing is to be done on a node when a volume grows");
+    },
+  };
+  return {
+    handlers,
+    aside: {
+      mount: (volumeId, stagingPath, context) => stage({ volumeId, stagingPath, capability: null }, context),
+      unmount: async (volumeId, stagingTargetPath) => void (await unstage({ volumeId, stagingTargetPath })),
     },
   };
 }
@@ -411,17 +431,5 @@ async function fromKube<T>(call: Promise<T>): Promise<T> {
       error instanceof KubeError && error.code === 403 ? "PERMISSION_DENIED" : "UNAVAILABLE",
       errorText(error),
     );
-  }
-}
-
-async function within<T>(work: Promise<T>, timeoutMs: number, problem: string): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new CsiError("UNAVAILABLE", problem)), timeoutMs);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
   }
 }

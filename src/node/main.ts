@@ -20,12 +20,14 @@ import { jsonLogger, type LogLevel } from "../util/logger.ts";
 import { packageVersion } from "../util/package-version.ts";
 import { runDirectory } from "../volume/registry.ts";
 import { ArbiterServer } from "./arbiter-server.ts";
-import { nodeHandlers } from "./csi-node.ts";
+import { nodeService } from "./csi-node.ts";
 import { DescriptorVault } from "./descriptor-vault.ts";
 import { MountDaemonClient } from "./mount-daemon.ts";
 import { renderMetrics } from "./node-metrics.ts";
 import { removeStartupTaint } from "./node-taint.ts";
 import { Registration } from "./registration.ts";
+import { SnapshotWork } from "./snapshot-work.ts";
+import { TreeFill } from "./tree-fill.ts";
 import { TreeRemoval } from "./tree-removal.ts";
 import { Trees } from "./trees.ts";
 import type { VolumeObject } from "./volume-holder.ts";
@@ -91,7 +93,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   };
   const removal = new TreeRemoval(client, trees, facts.node, logger);
   const daemon = new MountDaemonClient(values["mountd-socket"]);
-  const service = nodeHandlers(
+  const service = nodeService(
     { client, daemon, trees, watch, vault, leases, onTaken },
     {
       facts,
@@ -102,6 +104,11 @@ export async function runNode(args: readonly string[]): Promise<number> {
       arbiterSocket: values["arbiter-socket"],
     },
   );
+  const snapshots = new SnapshotWork(
+    { client, aside: service.aside, operations: unary.operations, watch, events, logger },
+    { node: facts.node, directory: `${kubeletDirectory}/plugins/${csiDriverName}/aside` },
+  );
+  const fill = new TreeFill({ claims: { client, leases, node: facts.node, onTaken }, trees, events, logger });
   const identity = identityHandlers({
     driverName: csiDriverName,
     version: packageVersion(),
@@ -110,7 +117,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   });
   const server = new SocketServer(endpoint)
     .add(IdentityService, serve(identity, unary))
-    .add(NodeService, serve(service, unary));
+    .add(NodeService, serve(service.handlers, unary));
   const registration = new Registration({
     directory: `${kubeletDirectory}/plugins_registry`,
     endpoint,
@@ -126,6 +133,8 @@ export async function runNode(args: readonly string[]): Promise<number> {
   await arbiter.start(values["arbiter-socket"]);
   watch.start();
   removal.start();
+  fill.start();
+  void snapshots.start().catch((error: unknown) => logger.error("no snapshots are made here", { error }));
   if (!values["no-registration"]) await registration.start();
   const probes = await startProbes({
     address: values["probe-address"],
@@ -136,6 +145,8 @@ export async function runNode(args: readonly string[]): Promise<number> {
   await told;
   if (!values["no-registration"]) await registration.stop();
   await server.stop();
+  await snapshots.stop();
+  await fill.stop();
   await watch.stop();
   vault.stop();
   arbiter.stop();

@@ -115,6 +115,8 @@ export function holderConfig(volume: ReplicatedVolume, facts: NodeFacts, mount: 
       writeCache: spec.writeCache,
       capacityBytes: Number(quantityToBytes(spec.capacity)),
       source,
+      // Filled alike before it was ever mounted.
+      ...(spec.source === undefined ? {} : { alike: true }),
       forceDegraded: false,
       deadlineMs: mount.deadlineMs,
       resyncBytesPerSecond:

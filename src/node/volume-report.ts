@@ -19,10 +19,11 @@ export function reportOf(
     state: status.state,
     epoch: status.epoch,
     ...(problem === null ? {} : { message: problem.slice(0, 1024) }),
-    replicas: status.replicas.map(({ name, state, reason, since, progress, lastError }) => ({
+    replicas: status.replicas.map(({ name, state, reason, since, progress, lastError, freeBytes }) => ({
       name,
       state,
       since,
+      ...(freeBytes === null ? {} : { freeBytes }),
       ...(reason === null ? {} : { reason }),
       ...(lastError === null ? {} : { message: lastError.slice(0, 1024) }),
       ...(progress === null
@@ -48,12 +49,14 @@ export function isWorthReporting(
   const ageMs = Date.parse(now.reportedAt) - Date.parse(last.reportedAt);
   if (ageMs >= heartbeatMs) return true;
   if (JSON.stringify(essence(last)) !== JSON.stringify(essence(now))) return true;
-  return ageMs >= progressMs && JSON.stringify(last.replicas) !== JSON.stringify(now.replicas);
+  return ageMs >= progressMs && JSON.stringify(progressOf(last)) !== JSON.stringify(progressOf(now));
 }
 
 function essence({ reportedAt: _, replicas = [], ...rest }: NodeReport): unknown {
-  return { ...rest, replicas: replicas.map(({ progress: __, ...replica }) => replica) };
+  return { ...rest, replicas: replicas.map(({ progress: __, freeBytes: ___, ...replica }) => replica) };
 }
+
+const progressOf = ({ replicas = [] }: NodeReport) => replicas.map(({ progress }) => progress ?? null);
 
 export type ReplicaChange =
   | { readonly kind: "add"; readonly name: string; readonly url: string; readonly slow: boolean }

@@ -4,7 +4,9 @@
  * it knows after a restart what it knew before.
  */
 
+import { setTimeout as delay } from "node:timers/promises";
 import { nextTime, parseSchedule } from "../api/cron.ts";
+import { quantityToBytes } from "../api/quantity.ts";
 import type { NodeReport } from "../api/replicated-volume.ts";
 import { replicatedVolumes, typeOfVolume } from "../api/resource.ts";
 import { isNotFound, type KubeClient } from "../kube/client.ts";
@@ -83,6 +85,13 @@ export class VolumeWatch {
   /** What is known of a volume here, without asking anybody; null if it is not mounted. */
   statusOf(volume: string): VolumeStatus | null {
     return this.#watched.get(volume)?.status ?? null;
+  }
+
+  /** Asks now, and answers what was known before where the volume takes longer than this. */
+  async ask(volume: string, timeoutMs: number): Promise<VolumeStatus | null> {
+    this.look();
+    await Promise.race([this.#watched.get(volume)?.visit, delay(timeoutMs, undefined, { ref: false })]);
+    return this.statusOf(volume);
   }
 
   measure(): MeasuredVolume[] {
@@ -206,10 +215,19 @@ export class VolumeWatch {
     }
   }
 
+  /** A volume that was expanded may hold more from now on. */
+  async #resize({ volume, status, client }: Watched, wanted: VolumeObject): Promise<void> {
+    const capacityBytes = Number(quantityToBytes(wanted.spec.capacity));
+    if (status?.capacityBytes === undefined || status.capacityBytes === capacityBytes) return;
+    this.#options.logger.info("resized", { volume, capacityBytes });
+    await client?.call("resize", { params: { capacityBytes }, timeoutMs: callTimeoutMs });
+  }
+
   async #change(watched: Watched): Promise<void> {
     const wanted = watched.informer.get(watched.volume);
     if (!wanted || !watched.status || !watched.client || wanted.metadata.deletionTimestamp !== undefined) return;
     const { logger, facts } = this.#options;
+    await this.#resize(watched, wanted);
     let configs: ReturnType<typeof replicaConfigs>;
     try {
       configs = replicaConfigs(wanted, facts);

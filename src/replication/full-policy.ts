@@ -67,7 +67,7 @@ export function roomLeft(
 
 export class FullGuard {
   readonly #deps: FullPolicyDeps;
-  readonly #options: FullPolicyOptions;
+  #options: FullPolicyOptions;
   #spaces: readonly Space[] = [];
   #measuredFor: readonly number[] | null = null;
   #measuredAtMs = Number.NEGATIVE_INFINITY;
@@ -107,6 +107,15 @@ export class FullGuard {
   /** Bytes that the tree occupies, as far as they are measured (with a capacity). */
   get usedBytes(): number {
     return this.#usedBytes;
+  }
+
+  get capacityBytes(): number | null {
+    return this.#options.capacityBytes;
+  }
+
+  /** The volume may hold so much from now on. */
+  resize(capacityBytes: number | null): void {
+    this.#options = { ...this.#options, capacityBytes };
   }
 
   /** Begins the first measurements, and has `admit` rest on them when they are there. */

@@ -105,6 +105,8 @@ export function decideIdentity(
   readings: readonly BackendReading[],
   configured: readonly string[],
   source: string | null,
+  /** Whoever filled the directories of a new volume vouches for it that they are alike. */
+  alike = false,
 ): IdentityDecision {
   const wrong = readings.flatMap((reading) => problemOf(reading));
   const marked = readings.filter((reading) => reading.marker.kind === "marker");
@@ -113,7 +115,7 @@ export function decideIdentity(
   const [volumeId] = ids;
   if (volumeId === undefined) {
     if (wrong[0] !== undefined) throw wrong[0];
-    return decideNew(readings, configured, source);
+    return decideNew(readings, configured, source, alike);
   }
   const misnamed = wrong.find((error) => error.problem === "other-replica");
   if (misnamed !== undefined) throw misnamed;
@@ -141,6 +143,7 @@ function decideNew(
   readings: readonly BackendReading[],
   configured: readonly string[],
   source: string | null,
+  alike: boolean,
 ): IdentityDecision {
   const missing = configured.filter((name) => !readings.some((reading) => reading.replica === name));
   if (missing.length > 0) {
@@ -152,6 +155,7 @@ function decideNew(
   }
   const withData = readings.filter((reading) => !reading.empty).map((reading) => reading.replica);
   const volumeId = randomUUID();
+  if (alike) return { kind: "new", volumeId, inSync: configured };
   if (source !== null) {
     if (!configured.includes(source)) {
       throw new AdoptError(

@@ -77,5 +77,17 @@ export interface VolumeStatus {
   readonly epoch: string;
   readonly pid: number;
   readonly minInSyncReplicas: number;
+  /** null: as much as the replicas have. */
+  readonly capacityBytes?: number | null;
+  /** As `df` shows it; null if no replica tells at once. */
+  readonly space?: VolumeSpace | null;
   readonly replicas: readonly ReplicaStatus[];
+}
+
+export interface VolumeSpace {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  readonly availableBytes: number;
+  readonly files: number;
+  readonly freeFiles: number;
 }

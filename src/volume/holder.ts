@@ -339,7 +339,10 @@ export class Holder {
         this.#deps.onEvent(message.event);
         break;
       case "reconfigured":
-        this.#config = { ...this.#config, volume: { ...this.#config.volume, replicas: message.replicas } };
+        {
+          const { replicas, capacityBytes } = message;
+          this.#config = { ...this.#config, volume: { ...this.#config.volume, replicas, capacityBytes } };
+        }
         this.#deps.onState(this.#phase === "unmounting" ? "detached" : "mounted", this.#volumeId, this.#config);
         break;
       case "ended":

@@ -112,7 +112,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   const readings = await Promise.all(
     connected.map(async (replica) => await start(readBackend(replica, files(replica.name)))),
   );
-  const identity = decideIdentity(readings, names, config.source);
+  const identity = decideIdentity(readings, names, config.source, config.alike === true);
   const { volumeId } = identity;
   const refused = identity.kind === "existing" ? [...identity.refused] : [];
   for (const error of refused) deps.log.warn("Replica is not used", { replica: error.replica, error: error.message });

@@ -33,6 +33,8 @@ export interface VolumeConfig {
   readonly capacityBytes: number | null;
   /** The name of the replica whose contents are the truth when directories are adopted. */
   readonly source: string | null;
+  /** A new volume's directories hold the same already: all of them are in sync. */
+  readonly alike?: boolean;
   readonly forceDegraded: boolean;
   /** A call that takes longer is a fault. */
   readonly deadlineMs: number;
@@ -89,7 +91,11 @@ export type FromVolume =
   | { readonly type: "ended" }
   | { readonly type: "event"; readonly event: VolumeEvent }
   /** The list of replicas was changed by an administrator: what the next process is to be started with. */
-  | { readonly type: "reconfigured"; readonly replicas: readonly ReplicaConfig[] }
+  | {
+      readonly type: "reconfigured";
+      readonly replicas: readonly ReplicaConfig[];
+      readonly capacityBytes: number | null;
+    }
   | { readonly type: "progress"; readonly id: number; readonly progress: unknown }
   | { readonly type: "result"; readonly id: number; readonly value: unknown }
   | { readonly type: "error"; readonly id: number; readonly failure: Failure };
@@ -105,6 +111,8 @@ export type Method =
   | "replica.replace"
   | "resync"
   | "verify"
+  /** The volume may hold another number of bytes from now on. */
+  | "resize"
   | "snapshot.create"
   | "snapshot.remove"
   | "snapshot.list"
@@ -119,6 +127,8 @@ export interface CallParams {
   readonly slow?: boolean;
   readonly run?: ReplicaConfig["run"];
   readonly full?: boolean;
+  /** `resize`. */
+  readonly capacityBytes?: number;
   /** `snapshot.create`, `snapshot.remove`: its name. */
   readonly snapshot?: string;
   /** `snapshot.create`: how long changes may wait while its moment is fixed. */

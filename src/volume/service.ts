@@ -13,7 +13,7 @@ import { exitNow } from "../posix/processes.ts";
 import { Caretaker } from "../replication/caretaker.ts";
 import { ClaimLostError } from "../replication/errors.ts";
 import type { MembershipEvent } from "../replication/membership.ts";
-import type { ReplicaStatus, VolumeState, VolumeStatus } from "../replication/model.ts";
+import type { ReplicaStatus, VolumeSpace, VolumeState, VolumeStatus } from "../replication/model.ts";
 import { holdsMissed, reconcile } from "../replication/reconcile.ts";
 import { errnoName } from "../util/errno.ts";
 import { errorText, type Logger } from "../util/logger.ts";
@@ -325,6 +325,11 @@ export class VolumeService {
         return null;
       case "verify":
         return await this.verification.verify(params.repair ?? false, onProgress);
+      case "resize":
+        if (params.capacityBytes === undefined) throw new FailureError("usage", "The capacity is missing");
+        this.#volume.resize(params.capacityBytes);
+        this.#reconfigured();
+        return null;
       case "snapshot.create":
         this.#mustWrite();
         return await this.#snapshots.create(params.snapshot ?? "", params.maxPauseMs ?? null);
@@ -470,7 +475,8 @@ export class VolumeService {
   }
 
   #reconfigured(): void {
-    this.#deps.send({ type: "reconfigured", replicas: this.#replicas.filter((replica) => replica !== null) });
+    const replicas = this.#replicas.filter((replica) => replica !== null);
+    this.#deps.send({ type: "reconfigured", replicas, capacityBytes: this.#volume.capacityBytes });
   }
 
   async #resync(params: CallParams): Promise<null> {
@@ -515,6 +521,8 @@ export class VolumeService {
       epoch: membership.epoch,
       pid: process.pid,
       minInSyncReplicas: membership.minInSync,
+      capacityBytes: this.#volume.capacityBytes,
+      space: await this.#space(),
       replicas,
     };
   }
@@ -524,6 +532,12 @@ export class VolumeService {
       const missed = this.#volume.missed.of(index);
       return replica === null || missed === null ? [] : [{ name: replica.name, ...missed.counts() }];
     });
+  }
+
+  /** null where the replicas do not answer quickly. */
+  async #space(): Promise<VolumeSpace | null> {
+    const late = sleep(FREE_SPACE_TIMEOUT_MS, null, { ref: false });
+    return await Promise.race([this.#volume.space(), late]);
   }
 
   /** null if it is not in sync, or does not answer quickly. */

@@ -14,6 +14,7 @@ import { IntentPolicy } from "../replication/intent-policy.ts";
 import { RangeLocks } from "../replication/locks.ts";
 import { type MembershipEvent, VolumeMembership } from "../replication/membership.ts";
 import { MissedChangesLog } from "../replication/missed-changes.ts";
+import type { VolumeSpace } from "../replication/model.ts";
 import { Namespace } from "../replication/namespace.ts";
 import { ReadChoice } from "../replication/read-choice.ts";
 import { Times } from "../replication/times.ts";
@@ -249,6 +250,37 @@ export class Volume {
     }
   }
 
+  get capacityBytes(): number | null {
+    return this.#guard.capacityBytes;
+  }
+
+  /** It may hold so much from now on. */
+  resize(capacityBytes: number | null): void {
+    this.#guard.resize(capacityBytes);
+  }
+
+  /** Sizes and free space as applications see them; null if no replica tells. */
+  async space(): Promise<VolumeSpace | null> {
+    const out: StatfsOut = {
+      blocks: 0,
+      freeBlocks: 0,
+      availableBlocks: 0,
+      files: 0,
+      freeFiles: 0,
+      blockSizeBytes: STATFS_BLOCK_BYTES,
+      maxNameBytes: 255,
+    };
+    if ((await start(this.#statfs(out))) < 0) return null;
+    const { blockSizeBytes, blocks, freeBlocks, availableBlocks, files, freeFiles } = out;
+    return {
+      totalBytes: blocks * blockSizeBytes,
+      freeBytes: freeBlocks * blockSizeBytes,
+      availableBytes: availableBlocks * blockSizeBytes,
+      files,
+      freeFiles,
+    };
+  }
+
   /** Measures space, so that nothing is written beyond it; clears intents from time to time. */
   start(): void {
     this.#guard.start();
@@ -304,7 +336,7 @@ export class Volume {
     }
     if (all.length === 0) return -EIO;
     const least = (of: (stats: FileSystemStats) => number): number => Math.min(...all.map(of));
-    const { capacityBytes } = this.opened.config;
+    const { capacityBytes } = this.#guard;
     const total = least(({ blocks, blockSizeBytes }) => blocks * blockSizeBytes);
     const free = least(({ freeBlocks, blockSizeBytes }) => freeBlocks * blockSizeBytes);
     const available = least(({ availableBlocks, blockSizeBytes }) => availableBlocks * blockSizeBytes);

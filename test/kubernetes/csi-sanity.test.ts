@@ -12,7 +12,7 @@ import { findProgram, skipWithout } from "./programs.ts";
 import { skipWithoutSmallCluster, startSmallCluster } from "./small-cluster.ts";
 
 /** How many specs ran when this was written. */
-const specsThatRan = 47;
+const specsThatRan = 70;
 
 interface Report {
   readonly SpecReports: readonly {
@@ -38,9 +38,15 @@ describe("csi-sanity", { skip: skipWithout("csi-sanity") || skipWithoutSmallClus
       secrets,
       JSON.stringify(
         Object.fromEntries(
-          ["CreateVolumeSecret", "DeleteVolumeSecret", "NodeStageVolumeSecret", "NodePublishVolumeSecret"].map(
-            (name) => [name, secret],
-          ),
+          [
+            "CreateVolumeSecret",
+            "DeleteVolumeSecret",
+            "NodeStageVolumeSecret",
+            "NodePublishVolumeSecret",
+            "CreateSnapshotSecret",
+            "DeleteSnapshotSecret",
+            "ListSnapshotsSecret",
+          ].map((name) => [name, secret]),
         ),
       ),
     );

@@ -278,6 +278,42 @@ describe("a volume on a cluster of one node", { skip: skipWithoutSmallCluster() 
     await unstage("edit");
   });
 
+  it("holds no more than its capacity, and more when it is expanded while it is used", async () => {
+    await make("grow", ["a", "b"], { capacity: "32Mi" });
+    await stage("grow");
+    await publish("grow");
+    const file = `${target("grow")}/file`;
+    const stats = async () => {
+      const { usage } = await call(cluster.csi.node, "nodeGetVolumeStats", {
+        volumeId: "grow",
+        volumePath: target("grow"),
+        stagingTargetPath: "",
+      });
+      return usage[0];
+    };
+    assert.equal((await stats())?.total, 32n << 20n);
+    await sh(`head -c 30M /dev/zero > ${file}`);
+    await eventually(async () => {
+      const { code, stderr } = await run("sh", ["-c", `head -c 8M /dev/zero >> ${file}-2`]);
+      assert.notEqual(code, 0);
+      assert.match(stderr, /No space left/);
+    });
+    await apply("grow", {
+      capacity: "128Mi",
+      replicas: ["a", "b"].map((replica) => hostPath(replica, directory(`grow-${replica}`))),
+    });
+    await eventually(() => sh(`head -c 60M /dev/zero > ${file}-3`));
+    await eventually(async () => assert.equal((await stats())?.total, 128n << 20n));
+    // Also for the next process of the same mount.
+    const { holderPid } = readRecord(mountDirectory(staging("grow"), directory("run"))) ?? {};
+    const { stdout: children } = await run("pgrep", ["-P", String(holderPid)]);
+    for (const pid of children.trim().split("\n")) process.kill(Number(pid), "SIGKILL");
+    await sh(`head -c 20M /dev/zero > ${file}-4`);
+    await eventually(async () => assert.equal((await stats())?.total, 128n << 20n));
+    await unpublish("grow");
+    await unstage("grow");
+  });
+
   it("is refused to a second node, until a person has said that the first one is down", async () => {
     await make("held");
     await phaseIs("held", "Available");

@@ -1,0 +1,280 @@
+/**
+ * Snapshots as a user has them: VolumeSnapshots by the real csi-snapshotter and snapshot-controller, claims made from them
+ * and from other claims by the real csi-provisioner, up to files in a published path.
+ */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { replicatedVolumes, volumeSnapshots } from "../../src/api/resource.ts";
+import type { SnapshotObject } from "../../src/controller/csi-snapshots.ts";
+import type { PersistentVolumeClaim } from "../../src/controller/objects.ts";
+import type { VolumeObject } from "../../src/controller/reconciler.ts";
+import {
+  VolumeCapability_AccessMode_Mode as Mode,
+  NodePublishVolumeRequest,
+  NodeStageVolumeRequest,
+  VolumeCapability,
+} from "../../src/csi/generated/csi.ts";
+import { persistentVolumeClaims } from "../../src/kube/resources.ts";
+import { run } from "./api-server.ts";
+import { call } from "./csi-client.ts";
+import { eventually } from "./eventually.ts";
+import { findProgram, skipWithout } from "./programs.ts";
+import { type SmallCluster, skipWithoutSmallCluster, startSmallCluster } from "./small-cluster.ts";
+
+/** Where Go keeps the CRDs that belong to the snapshotter that was built; null where it does not have them. */
+function snapshotCrds(): string | null {
+  const { stdout } = spawnSync("go", ["env", "GOMODCACHE"], { encoding: "utf8" });
+  const parent = join((stdout ?? "").trim(), "github.com/kubernetes-csi/external-snapshotter/client");
+  const newest = existsSync(parent) ? readdirSync(parent).sort().at(-1) : undefined;
+  return newest === undefined ? null : join(parent, newest, "config/crd");
+}
+
+const programs = ["csi-snapshotter", "snapshot-controller", "csi-provisioner", "kube-controller-manager"];
+const crds = snapshotCrds();
+const missing =
+  skipWithout(...programs) || skipWithoutSmallCluster() || (crds === null && "LEFT OUT: no snapshot CRDs");
+const capability = VolumeCapability.fromPartial({ mount: {}, accessMode: { mode: Mode.SINGLE_NODE_WRITER } });
+
+describe("VolumeSnapshots and clones", { skip: missing }, () => {
+  let cluster: SmallCluster;
+  const children: ChildProcess[] = [];
+  let log = "";
+  const start = (name: string, ...args: string[]) => {
+    const child = spawn(findProgram(name) ?? name, args, { stdio: ["ignore", "ignore", "pipe"] });
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      log = (log + text).slice(-20_000);
+    });
+    children.push(child);
+  };
+  const apply = async (...objects: object[]) => {
+    const ran = await cluster.kubectl(
+      ["apply", "-f", "-"],
+      objects.map((object) => JSON.stringify(object)).join("\n---\n"),
+    );
+    assert.equal(ran.code, 0, ran.stderr);
+  };
+  before(async () => {
+    cluster = await startSmallCluster();
+    const kubeconfig = `--kubeconfig=${cluster.api.kubeconfigPath}`;
+    for (const kind of ["classes", "contents", "s"]) {
+      const file = join(crds ?? "", `snapshot.storage.k8s.io_volumesnapshot${kind}.yaml`);
+      const ran = await cluster.kubectl(["apply", "--server-side", "-f", file]);
+      assert.equal(ran.code, 0, ran.stderr);
+    }
+    const controllers = ["persistentvolume-binder", "persistentvolume-protection", "persistentvolumeclaim-protection"];
+    start(
+      "kube-controller-manager",
+      kubeconfig,
+      "--leader-elect=false",
+      "--secure-port=0",
+      `--controllers=${controllers.map((name) => `${name}-controller`).join(",")}`,
+    );
+    start(
+      "csi-provisioner",
+      kubeconfig,
+      `--csi-address=${cluster.controllerSocket}`,
+      "--extra-create-metadata",
+      "--feature-gates=Topology=false",
+      "--timeout=60s",
+      "--retry-interval-max=5s",
+    );
+    start("snapshot-controller", kubeconfig, "--leader-election=false");
+    start(
+      "csi-snapshotter",
+      kubeconfig,
+      `--csi-address=${cluster.controllerSocket}`,
+      "--leader-election=false",
+      "--timeout=60s",
+      "--retry-interval-max=5s",
+    );
+    await apply(
+      {
+        apiVersion: "storage.k8s.io/v1",
+        kind: "StorageClass",
+        metadata: { name: "chiron" },
+        provisioner: "csi.chiron.storage",
+        parameters: { hostPath: cluster.places("a", "b") },
+      },
+      {
+        apiVersion: "snapshot.storage.k8s.io/v1",
+        kind: "VolumeSnapshotClass",
+        metadata: { name: "chiron" },
+        driver: "csi.chiron.storage",
+        deletionPolicy: "Delete",
+        parameters: { maxPauseSeconds: "10" },
+      },
+    );
+  });
+  after(async () => {
+    for (const child of children) child.kill("SIGKILL");
+    await cluster?.[Symbol.asyncDispose]();
+  });
+
+  const claim = (name: string, dataSource?: object) => ({
+    apiVersion: "v1",
+    kind: "PersistentVolumeClaim",
+    metadata: { name, namespace: "default" },
+    spec: {
+      storageClassName: "chiron",
+      accessModes: ["ReadWriteOnce"],
+      resources: { requests: { storage: "1Gi" } },
+      ...(dataSource ? { dataSource } : {}),
+    },
+  });
+  const volumeOf = (name: string) =>
+    eventually(
+      async () => {
+        const found = await cluster.client.get<PersistentVolumeClaim>(persistentVolumeClaims, name, "default");
+        assert.equal(found.status?.phase, "Bound", log.slice(-3_000));
+        return found.spec.volumeName ?? "";
+      },
+      120_000,
+      250,
+    );
+  const staging = (id: string) => join(cluster.directory, "kubelet/plugins", id);
+  const target = (id: string) => join(cluster.directory, "kubelet/pods", id);
+  const use = async (id: string) => {
+    await call(
+      cluster.csi.node,
+      "nodeStageVolume",
+      NodeStageVolumeRequest.fromPartial({
+        volumeId: id,
+        stagingTargetPath: staging(id),
+        volumeCapability: capability,
+      }),
+    );
+    await call(
+      cluster.csi.node,
+      "nodePublishVolume",
+      NodePublishVolumeRequest.fromPartial({
+        volumeId: id,
+        stagingTargetPath: staging(id),
+        targetPath: target(id),
+        volumeCapability: capability,
+      }),
+    );
+  };
+  const leave = async (id: string) => {
+    await call(cluster.csi.node, "nodeUnpublishVolume", { volumeId: id, targetPath: target(id) });
+    await call(cluster.csi.node, "nodeUnstageVolume", { volumeId: id, stagingTargetPath: staging(id) });
+  };
+  const sh = async (script: string) => {
+    const { code, stdout, stderr } = await run("sh", ["-c", script]);
+    assert.equal(code, 0, stderr);
+    return stdout;
+  };
+  const takeSnapshot = async (name: string, source: string) => {
+    await apply({
+      apiVersion: "snapshot.storage.k8s.io/v1",
+      kind: "VolumeSnapshot",
+      metadata: { name, namespace: "default" },
+      spec: { volumeSnapshotClassName: "chiron", source: { persistentVolumeClaimName: source } },
+    });
+    await eventually(
+      async () => {
+        const { stdout } = await cluster.kubectl([
+          "get",
+          "volumesnapshot",
+          name,
+          "-o",
+          "jsonpath={.status.readyToUse}",
+        ]);
+        assert.equal(stdout, "true", log.slice(-3_000));
+      },
+      120_000,
+      250,
+    );
+  };
+  const gone = (what: () => Promise<readonly unknown[]>) =>
+    eventually(async () => assert.deepEqual(await what(), [], log.slice(-2_000)), 120_000, 250);
+
+  let first = "";
+
+  it("restore a volume that is in use, up to files in a published path", async () => {
+    await apply(claim("first"));
+    first = await volumeOf("first");
+    await use(first);
+    await sh(`cd ${target(first)}; mkdir d; echo one > d/file; ln d/file link; chmod 751 d; chown 5:6 d/file`);
+    await takeSnapshot("moment", "first");
+    await sh(`cd ${target(first)}; echo two > d/file; rm link; echo more > more`);
+    await apply(claim("restored", { apiGroup: "snapshot.storage.k8s.io", kind: "VolumeSnapshot", name: "moment" }));
+    const restored = await volumeOf("restored");
+    await use(restored);
+    assert.equal(
+      await sh(`cd ${target(restored)}; cat d/file link; stat -c '%a' d; stat -c '%u:%g %h' d/file; ls`),
+      "one\none\n751\n5:6 2\nd\nlink\n",
+    );
+    assert.equal(await sh(`cat ${target(first)}/d/file`), "two\n", "the volume goes on");
+    const volume = await cluster.client.get<VolumeObject>(replicatedVolumes, restored);
+    await eventually(async () => {
+      const { status } = await cluster.client.get<VolumeObject>(replicatedVolumes, restored);
+      assert.equal(status?.inSyncReplicas, "2/2");
+    });
+    assert.equal(volume.status?.filled, true);
+    await sh(`echo own > ${target(restored)}/own`);
+    for (const replica of ["a", "b"])
+      assert.equal(readFileSync(join(cluster.directory, replica, restored, "own"), "utf8"), "own\n");
+    const { stdout } = await cluster.kubectl(["get", "events", "-o", "jsonpath={.items[*].message}"]);
+    assert.match(stdout, /snapshot ".*" of 2 files: n1 (copy|reflink), n1-2 (copy|reflink); changes waited \d+ ms/);
+    await leave(restored);
+    await leave(first);
+  });
+
+  it("are plain trees that anybody can copy by hand", async () => {
+    const { items } = await cluster.client.list<SnapshotObject>(volumeSnapshots);
+    const [snapshot] = items;
+    assert.equal(items.length, 1);
+    assert.deepEqual(
+      snapshot?.status?.replicas?.map(({ name, state }) => [name, state]),
+      [
+        ["n1", "Ready"],
+        ["n1-2", "Ready"],
+      ],
+    );
+    for (const replica of ["a", "b"]) {
+      const tree = join(cluster.directory, replica, first, ".chiron/snapshots", snapshot?.metadata.name ?? "");
+      assert.equal(
+        await sh(
+          `cp -a ${tree}/. ${cluster.directory}/by-hand-${replica}; cat ${cluster.directory}/by-hand-${replica}/link`,
+        ),
+        "one\n",
+      );
+    }
+  });
+
+  it("clone a claim that nobody uses, and leave no snapshot behind", async () => {
+    await apply(claim("clone", { kind: "PersistentVolumeClaim", name: "first" }));
+    const clone = await volumeOf("clone");
+    await use(clone);
+    assert.equal(await sh(`cd ${target(clone)}; cat d/file more`), "two\nmore\n");
+    await leave(clone);
+    await gone(async () =>
+      (await cluster.client.list<SnapshotObject>(volumeSnapshots)).items
+        .map(({ metadata }) => metadata.name)
+        .filter((name) => name.startsWith("clone-")),
+    );
+  });
+
+  it("keep their volume: its claim may go, and can be restored from them", async () => {
+    await cluster.client.delete(persistentVolumeClaims, "first", "default");
+    await apply(claim("again", { apiGroup: "snapshot.storage.k8s.io", kind: "VolumeSnapshot", name: "moment" }));
+    const again = await volumeOf("again");
+    await use(again);
+    assert.equal(await sh(`cat ${target(again)}/d/file`), "one\n");
+    await leave(again);
+    assert.notEqual(await cluster.client.find(replicatedVolumes, first), null, "its snapshot lies in its directories");
+  });
+
+  it("leave nothing behind when they and the claims are deleted", async () => {
+    const ran = await cluster.kubectl(["delete", "volumesnapshot", "moment", "--wait=false"]);
+    assert.equal(ran.code, 0, ran.stderr);
+    for (const name of ["restored", "clone", "again"])
+      await cluster.client.delete(persistentVolumeClaims, name, "default");
+    await gone(async () => (await cluster.client.list(volumeSnapshots)).items);
+    await gone(async () => (await cluster.client.list(replicatedVolumes)).items);
+    for (const replica of ["a", "b"]) assert.deepEqual(readdirSync(join(cluster.directory, replica)), []);
+  });
+});
