@@ -7,8 +7,9 @@ import { describe, it } from "node:test";
 import { ControlClient } from "../../src/volume/control-client.ts";
 import type { CallParams, Method, SnapshotReport } from "../../src/volume/protocol.ts";
 import { controlSocket, mountDirectory } from "../../src/volume/registry.ts";
+import { Ganesha, available as hasGanesha } from "../nfs/ganesha.ts";
 import { cannotMount, checkout, eventually, run, shell } from "./command.ts";
-import { directoryDisk, LoopDisk } from "./disk.ts";
+import { type Disk, directoryDisk, LoopDisk } from "./disk.ts";
 import { TestVolume } from "./test-volume.ts";
 
 const reason = await cannotMount();
@@ -84,6 +85,29 @@ class Writer {
   }
 }
 
+/** An export of a server of its own: the replica is the URL, the tree is looked at in the server's directory. */
+class ExportDisk implements Disk {
+  readonly name: string;
+  readonly path: string;
+  readonly #server: Ganesha;
+  constructor(name: string, server: Ganesha, version: "3" | "4.1") {
+    this.name = name;
+    this.#server = server;
+    this.path = server.url(version);
+  }
+  static make(version: "3" | "4.1") {
+    return async (_base: string, name: string) => new ExportDisk(name, await Ganesha.start(), version);
+  }
+  get directory(): string {
+    return join(this.#server.directory, "export");
+  }
+  async letGo(): Promise<void> {}
+  async dispose(): Promise<void> {
+    await this.#server[Symbol.asyncDispose]();
+  }
+}
+const directoryOf = (disk: Disk) => (disk instanceof ExportDisk ? disk.directory : disk.path);
+
 const equal = async (...trees: readonly string[]) => {
   const compared = await run("python3", [join(checkout, "test/trees-equal.py"), ...trees]);
   assert.equal(compared.status, 0, compared.out + compared.err);
@@ -93,8 +117,11 @@ for (const [what, disks, method] of [
   ["two directories", [directoryDisk, directoryDisk], null],
   ["two ext4 file systems", [LoopDisk.make("ext4"), LoopDisk.make("ext4")], "copy"],
   ["two xfs file systems", [LoopDisk.make("xfs"), LoopDisk.make("xfs")], "reflink"],
+  ["two NFS 3 exports", [ExportDisk.make("3"), ExportDisk.make("3")], "copy"],
+  ["two NFS 4.1 exports", [ExportDisk.make("4.1"), ExportDisk.make("4.1")], "copy"],
 ] as const) {
-  describe(`a snapshot on ${what}`, { skip: reason ?? false }, () => {
+  const needsGanesha = what.includes("NFS") && !hasGanesha ? "needs nfs-ganesha and rpcbind" : false;
+  describe(`a snapshot on ${what}`, { skip: reason ?? needsGanesha }, () => {
     it("shows one moment of a volume that is written, the same on all replicas, and stays", async () => {
       await using volume = await TestVolume.start({ disks });
       const writer = new Writer(volume.mountpoint);
@@ -109,16 +136,16 @@ for (const [what, disks, method] of [
         );
         if (method !== null) for (const replica of report.replicas) assert.equal(replica.method, method);
         await writer.goesOn(2);
-        const trees = volume.disks.map((disk) => treeOf(disk.path, id));
+        const trees = volume.disks.map((disk) => treeOf(directoryOf(disk), id));
         const turn = checkMoment(trees[0] ?? "");
         assert.ok(turn >= before, `turn ${turn} was over before`);
         turns.push(turn);
         await equal(...trees);
       }
       await writer.stop();
-      assert.equal(checkMoment(treeOf(volume.disk(0).path, "one")), turns[0], "the first one has changed");
+      assert.equal(checkMoment(treeOf(directoryOf(volume.disk(0)), "one")), turns[0], "the first one has changed");
       await volume.unmount();
-      await volume.assertEqual();
+      await equal(...volume.disks.map(directoryOf));
     });
   });
 }
