@@ -15,20 +15,25 @@ import { createLike } from "./resync-names.ts";
 const maxInDoubt = 6;
 const maxRenames = 256;
 
-/** How many of the renames a member has carried out; null if that cannot be told. `all`: of all members, in order. */
+/**
+ * How many of the renames a member has carried out; null if that cannot be told. `all`: of all members, in order.
+ * `joined`: it became a member with all up to this generation done.
+ */
 export async function countDone(
   replica: Replica,
   own: readonly RenameRecord[],
   all: readonly RenameRecord[],
+  joined: number,
 ): Promise<number | null> {
   if (all.length > maxRenames) return null;
   const inos = new Map(own.map((record) => [record.seq, record]));
-  // A member has a beginning of the records: what comes after it has not happened there.
-  let known = 0;
+  const before = all.filter(({ generation }) => generation <= joined).length;
+  // Of what came later a member has a beginning of the records: what comes after that has not happened there.
+  let known = before;
   while (known < all.length && inos.has((all[known] as RenameRecord).seq)) known++;
-  if (own.length !== known) return null;
-  const records = all.slice(0, known).map((record) => inos.get(record.seq) as RenameRecord);
-  for (let done = known; done >= Math.max(0, known - maxInDoubt); done--) {
+  if (own.length !== known - before) return null;
+  const records = all.slice(0, known).map((record) => inos.get(record.seq) ?? { ...record, ino: 0, otherIno: 0 });
+  for (let done = known; done >= Math.max(before, known - maxInDoubt); done--) {
     if (await isState(replica, records, done)) return done;
   }
   return null;

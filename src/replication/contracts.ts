@@ -100,8 +100,11 @@ export interface Intents {
   created(directory: TreeNode, node: TreeNode): void;
   /** A covered file was cut to nothing: its data are as a new file's from now on. */
   truncated(node: TreeNode): void;
-  /** Something moves, and if it is a directory all that was recorded below it. Covers both directories' entries. */
+  /** Something moves, and if it is a directory all that was recorded below it. Covers both directories' entries. Answers
+   *  the number of the record, if there had to be one. */
   rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number>;
+  /** The rename of this record was refused by all. Before anything else happens in its directories. */
+  renameRefused(record: number): Eventual<number>;
 }
 
 /**

@@ -341,9 +341,7 @@ export class DirtySet {
   #lift(path: Path): DirtyNode {
     const origin = this.placeOf(path);
     const node = this.find(path);
-    const name = path[path.length - 1] as ByteString;
-    const lifted = node ?? new DirtyNode(null, name);
-    const parent = this.find(path.slice(0, -1));
+    const lifted = node ?? new DirtyNode(null, path[path.length - 1] as ByteString);
     if (node === null) this.#size++;
     else this.#unhook(node);
     if ((lifted.flags & ENTRY) === 0) {
@@ -352,7 +350,8 @@ export class DirtySet {
       else this.#becomeUncertain(lifted);
     } else {
       if (origin !== lifted.origin) origin?.prune();
-      if (parent?.awaits(name) === true && lifted.origin === null) this.#becomeUncertain(lifted);
+      // It may have been there all the time: a removal that was refused has marked it as well.
+      if (lifted.origin === null) this.#becomeUncertain(lifted);
     }
     return lifted;
   }

@@ -132,7 +132,8 @@ export class FanOut {
     underWay.count++;
     this.#begun++;
     try {
-      using _move = change.moves === undefined ? null : yield* this.#moves.begin(change.moves);
+      using move = change.moves === undefined ? null : yield* this.#moves.begin(change.moves);
+      if (move?.waited === true) change.again?.();
       return yield* this.#carryOut(change);
     } finally {
       if (--underWay.count === 0) underWay.onZero?.();

@@ -21,7 +21,8 @@ export function markIntents(set: DirtySet, records: readonly IntentRecord[]): vo
 
 /**
  * Both have carried out just these renames of directories, and none of `undone`, which come after them: so what was
- * recorded under a later name is to be found under the earlier one.
+ * recorded under a later name is to be found under the earlier one. Or under that name itself, if a rename never happened
+ * at all and nobody has had the time to say so.
  */
 export function markAligned(set: DirtySet, records: readonly IntentRecord[], undone: readonly RenameRecord[]): void {
   for (const record of records) {
@@ -29,6 +30,7 @@ export function markAligned(set: DirtySet, records: readonly IntentRecord[], und
     const now = (path: Path): Path => unmapPath(path, before);
     if (record.kind !== "rename") {
       markOne(set, record, now);
+      if (before.length > 0) markOne(set, record, (path) => path);
       continue;
     }
     const [from, to] = [record.from.slice(0, -1), record.to.slice(0, -1)];

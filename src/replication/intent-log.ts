@@ -22,8 +22,9 @@ import type { Intents } from "./contracts.ts";
 import { SharedFlush } from "./intent-flush.ts";
 import { adoptGenerations, begunAt, type Generation, newGeneration } from "./intent-generations.ts";
 import { type ControlPlace, intentsPlace, SPARE, sparePlace } from "./intent-places.ts";
-import { isBefore, type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
+import { isBefore, putMark, type ReadIntents, readIntents, removeIntents, removeMarks } from "./intent-read.ts";
 import { encodeIntent, type IntentBody, type IntentRecord, maxTargetBytes, pathThatFits } from "./intent-record.ts";
+import { withoutFailed } from "./intent-renames.ts";
 import { hasNoPlace, type Path, pathOf } from "./node-path.ts";
 import type { TreeNode } from "./tree.ts";
 
@@ -104,7 +105,8 @@ export class IntentLog implements Intents {
 
   /** What may not be on stable storage everywhere, as `MissedChangesLog.begin` wants it for a replica that leaves. */
   get uncleared(): readonly IntentRecord[] {
-    return this.#generations.flatMap(({ records }) => records);
+    const records = this.#generations.flatMap((generation) => generation.records);
+    return withoutFailed(records, records);
   }
 
   get #generations(): readonly Generation[] {
@@ -142,6 +144,9 @@ export class IntentLog implements Intents {
       for (const { seq } of records) this.#seq = Math.max(this.#seq, seq);
       this.#generation = Math.max(this.#generation, number + 1);
     }
+    for (const { alike, joined } of read.values()) {
+      this.#generation = Math.max(this.#generation, alike + 1, joined + 1);
+    }
     if (this.#older.length > 0) this.onBegun();
   }
 
@@ -174,6 +179,10 @@ export class IntentLog implements Intents {
   rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number> {
     if (this.#everythingIn === this.#generation) return 0;
     return this.#ask(start(this.#recordRename(from, fromName, to, toName, exchange)));
+  }
+
+  renameRefused(record: number): Eventual<number> {
+    return this.#ask(start(this.#write(() => ({ kind: "failed", of: record }))));
   }
 
   /** The next generation begins: nothing is covered any more. What the earlier ones hold stays until a checkpoint. */
@@ -217,6 +226,8 @@ export class IntentLog implements Intents {
     const made = await newcomer.mkdir(intentsPlace.parent as ControlPlace, intentsPlace.name, 0o700, owner, null);
     if (made < 0 && made !== -EEXIST) return made;
     await start(this.#prepareSpare(newcomer));
+    const marked = await putMark(newcomer, { kind: "joined", generation: this.#generation });
+    if (marked < 0) return marked;
     this.renew();
     return await this.#flush();
   }
@@ -242,14 +253,31 @@ export class IntentLog implements Intents {
     const since = this.#deps.isDegraded() ? await this.begunAt() : null;
     this.#keptSince =
       since === null ? null : new Map(members.map((index) => [index, since(index) ?? { seconds: 0, nsec: 0 }]));
+    const upTo = Math.max(...done.map(({ number }) => number));
+    if (!(await this.#markAlike(members, upTo))) return false;
     this.#older = this.#older.filter((generation) => !done.includes(generation));
     for (const index of members) {
       const numbers = done.filter((generation) => generation.members.has(index)).map((generation) => generation.number);
       const result = await removeIntents(this.#deps.replica(index), numbers);
       if (result < 0 && this.#deps.inSync().includes(index)) this.#deps.onFailed([{ replica: index, result }]);
-      else await start(this.#prepareSpare(this.#deps.replica(index)));
+      else {
+        await removeMarks(this.#deps.replica(index), upTo);
+        await start(this.#prepareSpare(this.#deps.replica(index)));
+      }
     }
     return true;
+  }
+
+  /** On all of them, before anything is removed. On a full disk that may have to wait. */
+  async #markAlike(members: readonly number[], generation: number): Promise<boolean> {
+    const answers = members.map((index) => putMark(this.#deps.replica(index), { kind: "alike", generation }));
+    const results: ReplicaResult[] = [];
+    for (const [i, answer] of answers.entries()) {
+      results.push({ replica: members[i] as number, result: await answer });
+    }
+    const failed = results.filter(({ result }) => result < 0);
+    if (failed.some(({ result }) => result !== -ENOSPC && result !== -EDQUOT)) this.#deps.onFailed(results);
+    return failed.length === 0;
   }
 
   /** A change may ask for two or three intents, one after the other; only then is it where `drained` sees it. */
@@ -373,11 +401,14 @@ export class IntentLog implements Intents {
       }
       return 0;
     }
-    const result = yield* this.#write((index) => {
+    let recorded = 0;
+    const result = yield* this.#write((index, seq) => {
+      recorded = seq;
       const [ino, otherIno] = inos.get(index) ?? [0, 0];
       return { kind: "rename", from: fromPath, to: toPath, exchange, ino, otherIno };
     });
-    return result === 0 && this.#flushEach ? yield* wait(this.#flush()) : result;
+    const flushed = result === 0 && this.#flushEach ? yield* wait(this.#flush()) : result;
+    return flushed === 0 ? recorded : flushed;
   }
 
   /** 0 if it is no directory, or cannot be told. */
@@ -388,14 +419,14 @@ export class IntentLog implements Intents {
   }
 
   /** Puts one record on every in-sync replica, each in its own words. */
-  *#write(bodyFor: (replica: number) => IntentBody): Op<number> {
+  *#write(bodyFor: (replica: number, seq: number) => IntentBody): Op<number> {
     const members = this.#deps.inSync();
     const generation = this.#begin();
     const seq = ++this.#seq;
-    generation.records.push({ ...bodyFor(members[0] ?? 0), generation: generation.number, seq });
+    generation.records.push({ ...bodyFor(members[0] ?? 0, seq), generation: generation.number, seq });
     generation.unflushed = true;
     const results = yield* this.#onAll(members, (replica, index) =>
-      this.#place(replica, index, generation, seq, encodeIntent(bodyFor(index))),
+      this.#place(replica, index, generation, seq, encodeIntent(bodyFor(index, seq))),
     );
     if (results.every(({ result }) => result === 0)) return 0;
     if (results.some(({ result }) => result === -ENOSPC || result === -EDQUOT)) return yield* this.#useSpare();

@@ -28,6 +28,8 @@ export type IntentBody =
       readonly ino: number;
       readonly otherIno: number;
     }
+  /** The rename with this number was refused by all, and has not happened. */
+  | { readonly kind: "failed"; readonly of: number }
   /** This replica is out of sync, and all that it may have missed is named by intents from this generation on. */
   | { readonly kind: "out"; readonly replica: string }
   /** The replica of this name is another one now, or nothing is known of it: what "out" said before is void. */
@@ -45,6 +47,7 @@ const letters = {
   data: "d",
   tree: "t",
   rename: "m",
+  failed: "f",
   out: "o",
   unknown: "u",
 } as const;
@@ -62,6 +65,8 @@ function content(body: IntentBody): ByteString {
     case "out":
     case "unknown":
       return body.replica;
+    case "failed":
+      return String(body.of);
     case "rename": {
       const from = body.from.join("/");
       const how = body.exchange ? "x" : "r";
@@ -82,6 +87,7 @@ export function decodeIntent(target: ByteString): IntentBody | null {
   if (text[0] === letters.out) return rest === "" ? null : { kind: "out", replica: rest };
   if (text[0] === letters.unknown) return rest === "" ? null : { kind: "unknown", replica: rest };
   if (text[0] === letters.rename) return decodeRename(rest);
+  if (text[0] === letters.failed) return /^\d{1,15}$/.test(rest) ? { kind: "failed", of: Number(rest) } : null;
   const path = decodePath(rest);
   if (path === null) return null;
   if (text[0] === letters.entries) return { kind: "entries", path };

@@ -8,6 +8,12 @@ export function renamesOf(records: readonly IntentRecord[]): RenameRecord[] {
   return records.filter((record): record is RenameRecord => record.kind === "rename");
 }
 
+/** Without the renames that are known not to have happened. `by`: what says so; anybody's records do. */
+export function withoutFailed<R extends IntentRecord>(records: readonly R[], by: readonly IntentRecord[]): R[] {
+  const failed = new Set(by.flatMap((record) => (record.kind === "failed" ? record.of : [])));
+  return records.filter((record) => !(record.kind === "rename" && failed.has(record.seq)));
+}
+
 /** Where a path leads after these renames. */
 export function mapPath(path: Path, renames: readonly RenameRecord[]): Path {
   let at = path;

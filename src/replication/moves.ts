@@ -33,6 +33,8 @@ interface Underway {
 
 class Move implements Disposable {
   readonly places: readonly NamePlace[];
+  /** It had to wait for others. */
+  waited = false;
   readonly #moves: Moves;
   #ended: PromiseWithResolvers<void> | null = null;
 
@@ -68,11 +70,13 @@ export class Moves {
   }
 
   /** From here until it is disposed of no call by these names is under way. */
-  *begin(places: readonly NamePlace[]): Op<Disposable> {
+  *begin(places: readonly NamePlace[]): Op<Move> {
     const move = new Move(places, this);
     this.#active.push(move);
     for (const call of this.#underWay) {
-      if (goesBy(places, call.one) || (call.other !== null && goesBy(places, call.other))) yield call.ended;
+      if (!goesBy(places, call.one) && (call.other === null || !goesBy(places, call.other))) continue;
+      move.waited = true;
+      yield call.ended;
     }
     return move;
   }

@@ -18,6 +18,7 @@ import { OpenFile } from "./open-file.ts";
 import type { Orphans } from "./orphans.ts";
 import type { Times } from "./times.ts";
 import type { Tree, TreeNode } from "./tree.ts";
+import { classify } from "./verdict.ts";
 
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
@@ -327,9 +328,10 @@ export class Namespace {
       }
     }
     const exchange = flags === RENAME_EXCHANGE;
+    let recorded = 0;
     if (this.#mayBeDirectory(tree.get(from, fromName)) || (exchange && this.#mayBeDirectory(tree.get(to, toName)))) {
-      const result = yield* wait(intents.rename(from, fromName, to, toName, exchange));
-      if (result < 0) return result;
+      recorded = yield* wait(intents.rename(from, fromName, to, toName, exchange));
+      if (recorded < 0) return recorded;
     }
     const followed: number[] = [];
     const before =
@@ -354,10 +356,14 @@ export class Namespace {
       if (missed.active) missed.rename(from, fromName, to, toName, exchange, followed);
       times.note(from);
       if (to !== orphans.directory) times.note(to);
-    } else if (missed.active) {
-      // Some may have done it, and are out for that.
-      missed.entry(from, fromName);
-      missed.entry(to, toName);
+    } else {
+      if (missed.active) {
+        // Some may have done it, and are out for that.
+        missed.entry(from, fromName);
+        missed.entry(to, toName);
+      }
+      // Else a later change below a name would be looked for under the other one, after a power cut.
+      if (recorded > 0 && classify(result) === "answer") yield* wait(intents.renameRefused(recorded));
     }
     return result;
   }

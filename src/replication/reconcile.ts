@@ -6,8 +6,8 @@
  * - All members have what was acknowledged as stable, so whichever is taken as the leader, none of that is lost. But a
  *   member that is being changed into another's likeness has not, until it is done: it carries a mark meanwhile, and
  *   is never taken as the leader beside one that has no mark.
- * - Intents are removed only when everything is on stable storage; and not while a replica of the volume is out, since
- *   they say what that one lacks.
+ * - Intents are removed only when everything is on stable storage, and all members carry the mark that says so; and not
+ *   while a replica of the volume is out, since they say what that one lacks.
  * - Files without a name that a dead process had open are removed first.
  */
 import type { Replica, TimeSpec, TreeObject } from "../replica/replica.ts";
@@ -17,9 +17,9 @@ import { align, countDone, objectAt } from "./align-renames.ts";
 import { DirtySet } from "./dirty-set.ts";
 import { markAligned, markIntents } from "./intent-dirty.ts";
 import { controlPlace, generationPlace, intentsPlace } from "./intent-places.ts";
-import { type ReadIntents, readIntents, removeIntents } from "./intent-read.ts";
+import { earliestOf, putMark, type ReadIntents, readIntents, removeIntents, sinceAlike } from "./intent-read.ts";
 import { encodeIntent, type IntentRecord } from "./intent-record.ts";
-import { mapPath, type RenameRecord, renamesOf } from "./intent-renames.ts";
+import { mapPath, type RenameRecord, renamesOf, withoutFailed } from "./intent-renames.ts";
 import { RangeLocks } from "./locks.ts";
 import { Orphans } from "./orphans.ts";
 import { attributesOf, type Copy, must } from "./replica-call.ts";
@@ -55,11 +55,17 @@ export interface ReconcileResult {
 /** Rejects if a member could not be read or changed: it has to leave first. */
 export async function reconcile(deps: ReconcileDeps): Promise<ReconcileResult> {
   const { members, log } = deps;
-  const read = new Map<number, ReadIntents>();
+  const found = new Map<number, ReadIntents>();
   for (const index of members) {
     await removeOrphans({ replica: deps.replica(index), object: rootObject });
-    read.set(index, await readIntents(deps.replica(index)));
+    found.set(index, await readIntents(deps.replica(index)));
   }
+  const alike = Math.max(0, ...[...found.values()].map((one) => one.alike));
+  const newer = [...found].map(([index, one]) => [index, sinceAlike(one, alike)] as const);
+  const all = newer.flatMap(([, one]) => one.records);
+  const read = new Map(
+    newer.map(([index, one]) => [index, { ...one, records: withoutFailed(one.records, all) }] as const),
+  );
   const { records, damage } = union([...read.values()]);
   const leader = await chooseLeader(deps);
   const others = members.filter((index) => index !== leader);
@@ -77,6 +83,13 @@ export async function reconcile(deps: ReconcileDeps): Promise<ReconcileResult> {
   for (const index of members) {
     const copy: Copy = { replica: deps.replica(index), object: rootObject };
     await must(copy, "flush", copy.replica.sync());
+  }
+  const newest = Math.max(alike, ...[...found.values()].flatMap(({ generations, joined }) => [...generations, joined]));
+  if (newest > 0) {
+    for (const index of members) {
+      const copy: Copy = { replica: deps.replica(index), object: rootObject };
+      await must(copy, "mark", putMark(copy.replica, { kind: "alike", generation: newest }));
+    }
   }
   for (const index of others) await removeMark(deps.replica(index));
   await removeMark(deps.replica(leader));
@@ -174,7 +187,10 @@ async function makeAlike(
       throttle: new Throttle(),
       signal: deps.signal,
       isStill: true,
-      since: (replica): TimeSpec | null => read.get(replica)?.since ?? null,
+      since: (replica): TimeSpec | null => {
+        const own = read.get(replica);
+        return own === undefined ? null : earliestOf(own);
+      },
     },
   );
   await repair.run();
@@ -235,7 +251,7 @@ async function alignMembers(
   const counts: number[] = [];
   for (const member of [leader, index]) {
     const own = renamesOf(read.get(member)?.records ?? []);
-    const count = await countDone(deps.replica(member), own, all);
+    const count = await countDone(deps.replica(member), own, all, read.get(member)?.joined ?? 0);
     if (count === null) return null;
     counts.push(count);
   }

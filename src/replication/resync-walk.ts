@@ -9,7 +9,7 @@ import { ATTRIBUTES, CONTENTS, type DirtyNode, ENTRY, type Origin, SCAN, TREE } 
 import type { Path } from "./node-path.ts";
 import { CONTROL_DIRECTORY } from "./orphans.ts";
 import { attributesOf, type Copy, lookupIn, namesIn, xattrsOf } from "./replica-call.ts";
-import { isSameType, Moved, type RepairContext } from "./resync-context.ts";
+import { isSameType, Moved, type RepairContext, samePath } from "./resync-context.ts";
 import { canBecome } from "./resync-entries.ts";
 
 interface Listing {
@@ -115,6 +115,7 @@ export class Walk {
         this.#c.set.entry(path.slice(0, -1), node.name);
       }
     }
+    if (!this.#c.set.holds(node) || !samePath(node.path(), path)) return; // it was renamed meanwhile: once more
     const contents = this.#c.mustCompare(node) || this.#c.isChanged(wanted, source, there);
     node.flags |= ATTRIBUTES;
     this.#c.set.clearFlags(node, TREE | SCAN);

@@ -7,7 +7,7 @@ import type { Replica } from "../replica/replica.ts";
 import type { DirtySet } from "./dirty-set.ts";
 import { markIntents } from "./intent-dirty.ts";
 import type { IntentLog } from "./intent-log.ts";
-import { readIntents, removeIntents } from "./intent-read.ts";
+import { readIntents, removeIntents, removeMarks } from "./intent-read.ts";
 import type { MissedChangesLog } from "./missed-changes.ts";
 import type { ResyncProgress } from "./model.ts";
 import { type Copy, must, ReplicaCallError } from "./replica-call.ts";
@@ -113,7 +113,7 @@ export class Resync {
   /** Lets the replica in if nothing is left to do while no change is under way. */
   async #finish(): Promise<boolean> {
     const { barrier, intents, admit, missed } = this.#deps;
-    const cleared = await removeIntents(this.#target, "all");
+    const cleared = (await removeIntents(this.#target, "all")) || (await removeMarks(this.#target));
     if (cleared < 0) throw new ReplicaCallError(this.#copy, "clear the intents of", cleared);
     return await barrier(async () => {
       this.#options.signal.throwIfAborted();

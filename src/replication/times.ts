@@ -77,6 +77,7 @@ export class Times {
       atime: { seconds: attr.atime, nsec: attr.atimeNsec },
       mtime: { seconds: attr.mtime, nsec: attr.mtimeNsec },
     };
+    if (missed.active) missed.attributes(node); // who follows it may be another one since
     return yield* fanOut.change({
       call: (replica, index) =>
         index === leader ? 0 : unlessGone(replica.setattr(node, handles?.[index] ?? -1, change, null)),

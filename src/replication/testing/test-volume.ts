@@ -97,6 +97,8 @@ export class TestVolume {
       readonly inSync?: readonly number[];
       readonly intents?: IntentLogOptions;
       readonly wrap?: (replica: Replica, index: number) => Replica;
+      /** The disks are a volume's already, and `intents.open` is the caller's. */
+      readonly prepared?: boolean;
     } = {},
   ): Promise<TestVolume> {
     const replicas: Replica[] = [];
@@ -106,6 +108,7 @@ export class TestVolume {
       replicas.push(options.wrap?.(replica, i) ?? replica);
     }
     const volume = new TestVolume(disks, replicas, options.inSync ?? disks.map((_, i) => i), options.intents ?? {});
+    if (options.prepared === true) return volume;
     const control = { parent: { parent: null, name: "" }, name: CONTROL_DIRECTORY };
     for (const index of volume.membership.inSync) {
       await replicas[index]?.mkdir(control.parent, CONTROL_DIRECTORY, 0o700, owner, null);
