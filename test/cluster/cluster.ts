@@ -225,7 +225,12 @@ export class Cluster implements AsyncDisposable {
   #spawn(name: string, program: string, args: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
     const log = openSync(join(this.directory, "log", `${name}.log`), "a");
     appendFileSync(log, `--- ${program} ${args.join(" ")}\n`);
-    const child = spawn(program, args, { env, stdio: ["ignore", log, log], detached: true });
+    // It ends with us, whatever ends us.
+    const child = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], {
+      env,
+      stdio: ["ignore", log, log],
+      detached: true,
+    });
     this.#children.set(name, child);
     return child;
   }
@@ -291,10 +296,10 @@ export class Cluster implements AsyncDisposable {
   }
 
   async #makeBridge(): Promise<void> {
-    if ((await run("ip", ["link", "show", bridge])).code === 0)
-      throw new Error(
-        `there is a bridge ${bridge} already: another cluster runs on this machine, or one was left behind`,
-      );
+    if ((await run("pgrep", ["-f", `kube-apiserver .*--bind-address=${address}`])).code === 0)
+      throw new Error("another cluster of these tests runs on this machine");
+    // Whose tests were killed has left it behind.
+    await run("ip", ["link", "del", bridge]);
     await ip("link", "add", bridge, "type", "bridge");
     await ip("addr", "add", `${address}/24`, "dev", bridge);
     await ip("link", "set", bridge, "up");
