@@ -56,6 +56,46 @@ describe(`the volume process fails under an application (seed ${seed})`, { skip:
     }
   });
 
+  test("writers that are killed while the volume process is leave no error behind for whoever syncs", {
+    timeout: 300_000,
+  }, async () => {
+    const choose = seeded(seed);
+    await using volume = await TestVolume.start({ args: ["--write-cache", "write-back"] });
+    // Writes of every size, at odd places, so that pages are read first; killed at any moment, and synced in between.
+    const writer = `import os, random, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+while True: os.pwrite(fd, os.urandom(random.randrange(1, 9000)), random.randrange(400000))`;
+    const script = `
+      cd "${volume.mountpoint}"
+      for round in $(seq ${Math.max(12, kills * 2)}); do
+        for i in 1 2 3; do python3 -c '${writer}' f$i & done
+        sleep 0.$((RANDOM % 5))
+        kill -9 $(jobs -p)
+        wait 2>/dev/null || true
+        sync -f .
+        for i in 1 2 3; do test ! -e f$i || sync f$i; done
+      done`;
+    const writers = shell(script, { timeoutMs: 240_000 });
+    writers.catch(() => {});
+    let ended = false;
+    void writers.then(
+      () => {
+        ended = true;
+      },
+      () => {
+        ended = true;
+      },
+    );
+    for (let kill = 0; kill < 4 && !ended; kill++) {
+      await pause(400 + choose(2000));
+      await killVolumeProcess(volume, "SIGKILL");
+    }
+    await writers;
+    await volume.healthy();
+    await volume.unmount();
+    await volume.assertEqual();
+  });
+
   test("everything is killed at once, and what was written is there after the next mount", {
     timeout: 300_000,
   }, async () => {
