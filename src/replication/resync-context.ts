@@ -4,6 +4,7 @@
  * target by places in its own tree (`DirtySet.target`), which only its own renames move.
  */
 import type { Replica, TimeSpec, TreeObject } from "../replica/replica.ts";
+import type { ByteString } from "../util/byte-string.ts";
 import { type FileAttr, isDirectory, S_IFMT } from "../util/file-attr.ts";
 import type { ObjectLocks } from "./contracts.ts";
 import { CONTENTS, type DirtyNode, type Origin } from "./dirty-node.ts";
@@ -102,6 +103,34 @@ export class RepairContext {
       at = next;
     }
     return at;
+  }
+
+  /**
+   * The target may have another object than before where the volume has this one: what it keeps for the volume's nodes, here
+   * and below (descriptors, file handles), is dropped. Called in the same turn in which changes begin to go there again;
+   * with the old ones they would go to whatever the node was there before.
+   */
+  renewed(directory: TreeNode, name: ByteString): void {
+    const node = this.deps.tree.get(directory, name);
+    if (node !== undefined) this.#renew(node, true);
+  }
+
+  /** The same for all names in a directory of which nothing is certain. */
+  renewedEntries(directory: TreeNode): void {
+    for (const child of directory.children?.values() ?? []) this.#renew(child, false);
+  }
+
+  #renew(node: TreeNode, below: boolean): void {
+    this.target.forget(node);
+    const file = node.open;
+    const handle = file?.handles[this.index] ?? -1;
+    if (file !== null && handle >= 0) {
+      // A call may still be under way on it: it is closed with the file.
+      file.retired.push({ index: this.index, handle });
+      file.handles[this.index] = -1;
+      file.writable[this.index] = false;
+    }
+    if (below) for (const child of node.children?.values() ?? []) this.#renew(child, true);
   }
 
   /** The volume may know a file with several names by another one, and lock it as that. */

@@ -75,12 +75,13 @@ export class EntryRepair {
     const origin = node.origin;
     if (origin !== null) {
       const isHere = origin === place.child(name) && there !== null && isSameType(wanted, there);
-      if (isHere || (await this.#moveHere(origin, place, name, wanted))) this.#repaired(node, wanted);
-      else this.#unsure(node, path);
+      if (isHere || (await this.#moveHere(origin, place, name, wanted))) {
+        this.#repaired(node, wanted, directory);
+      } else this.#unsure(node, path);
       return;
     }
     const hasOtherNames = !isDirectory(wanted.mode) && wanted.nlink > 1;
-    if (hasOtherNames && (await this.#linkHere(node, path, place, wanted, there))) return;
+    if (hasOtherNames && (await this.#linkHere(node, path, directory, place, wanted, there))) return;
     const object: Copy = { ...from, object: { parent: directory, name } };
     const fits = there !== null && (await canBecome(this.#c, object, wanted, this.#c.copy(place.child(name)), there));
     if (!fits) {
@@ -89,18 +90,20 @@ export class EntryRepair {
     } else if (!this.#c.isFull) this.#c.links.suspect(there, false);
     if (hasOtherNames) await this.#note(path, wanted, place.child(name));
     object.replica.forget(object.object);
-    this.#existing(node, wanted, !fits);
+    this.#existing(node, wanted, !fits, directory);
   }
 
   /** The right object has the name now: what is left are its attributes, and whatever was marked in it. */
-  #repaired(node: DirtyNode, wanted: FileAttr): void {
+  #repaired(node: DirtyNode, wanted: FileAttr, directory: TreeNode): void {
+    this.#c.renewed(directory, node.name);
     node.flags |= ATTRIBUTES;
-    if (!isDirectory(wanted.mode) && (node.flags & (TREE | SCAN)) !== 0) this.#existing(node, wanted, false);
+    if (!isDirectory(wanted.mode) && (node.flags & (TREE | SCAN)) !== 0) this.#existing(node, wanted, false, directory);
     else this.#c.set.clearFlags(node, ENTRY);
   }
 
   /** Something of the right type has the name; what is in it is not known to be right. */
-  #existing(node: DirtyNode, wanted: FileAttr, isNew: boolean): void {
+  #existing(node: DirtyNode, wanted: FileAttr, isNew: boolean, directory: TreeNode): void {
+    this.#c.renewed(directory, node.name);
     const wasUncertain = (node.flags & TREE) !== 0;
     node.flags |= ATTRIBUTES;
     if (isDirectory(wanted.mode)) {
@@ -148,6 +151,7 @@ export class EntryRepair {
   async #linkHere(
     node: DirtyNode,
     path: Path,
+    directory: TreeNode,
     place: Origin,
     wanted: FileAttr,
     there: FileAttr | null,
@@ -166,6 +170,7 @@ export class EntryRepair {
     node.flags |= ATTRIBUTES;
     this.#c.set.clearFlags(node, TREE | SCAN);
     if (!isSeenTo) this.#c.set.data(path, 0, Number.POSITIVE_INFINITY);
+    this.#c.renewed(directory, node.name);
     this.#c.set.clearFlags(node, ENTRY);
     return true;
   }
@@ -251,7 +256,6 @@ export class EntryRepair {
     }
   }
 
-  /** What nobody has come for. */
   /** What nobody has come for. */
   async clearParking(): Promise<void> {
     const parking = this.#c.set.target.child(CONTROL_DIRECTORY).child(PARKING).hold();

@@ -11,6 +11,7 @@ import { CONTROL_DIRECTORY } from "./orphans.ts";
 import { attributesOf, type Copy, lookupIn, namesIn, xattrsOf } from "./replica-call.ts";
 import { isSameType, Moved, type RepairContext, samePath } from "./resync-context.ts";
 import { canBecome } from "./resync-entries.ts";
+import type { TreeNode } from "./tree.ts";
 
 interface Listing {
   readonly names: readonly ByteString[];
@@ -37,7 +38,7 @@ export class Walk {
         this.#c.set.entry(path.slice(0, -1), node.name);
         return;
       }
-      if (isDirectory(wanted.mode)) await this.#walkDirectory(node, from, place, source);
+      if (isDirectory(wanted.mode)) await this.#walkDirectory(node, directory, from, place, source);
       else await this.#look(node, path, from, wanted, place, source);
     } finally {
       place.release();
@@ -45,11 +46,12 @@ export class Walk {
     }
   }
 
-  async #walkDirectory(node: DirtyNode, from: Copy, place: Origin, source: number): Promise<void> {
+  async #walkDirectory(node: DirtyNode, directory: TreeNode, from: Copy, place: Origin, source: number): Promise<void> {
     let listing = this.#listings.get(node);
     if (node.cursor === null || listing === undefined) {
       // From here on changes are marked by name, so that what the listing lacks is not missed.
       this.#c.set.setCursor(node, node.cursor ?? "");
+      if ((node.flags & TREE) !== 0) this.#c.renewedEntries(directory);
       const names = new Set([...(await namesIn(from)), ...(await namesIn(this.#c.copy(place)))]);
       listing = { names: [...names].sort(), index: 0 };
       this.#listings.set(node, listing);
