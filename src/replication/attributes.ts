@@ -3,9 +3,9 @@ import type { AttrChange } from "../replica/replica.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { ENODATA } from "../util/errno.ts";
 import type { FileAttr } from "../util/file-attr.ts";
-import { type Op, wait } from "../util/op.ts";
+import type { Op } from "../util/op.ts";
 import type { Intents, MissedChanges, ObjectLocks } from "./contracts.ts";
-import { acquired, type Change, type FanOut } from "./fan-out.ts";
+import type { Change, FanOut } from "./fan-out.ts";
 import type { Times } from "./times.ts";
 import type { TreeNode } from "./tree.ts";
 
@@ -79,14 +79,7 @@ export class Attributes {
 
   *#change(node: TreeNode, change: Omit<Change, "follows">, newSize?: number): Op<number> {
     const { fanOut, intents, missed, locks } = this.#deps;
-    using _lock = yield* acquired(locks.acquire(node));
-    const covered = intents.attributes(node);
-    if (covered !== 0) {
-      const result = yield* wait(covered);
-      if (result < 0) return result;
-    }
-    if (missed.active) missed.attributes(node, newSize);
-    return yield* fanOut.change({
+    return yield* fanOut.changeLocked(locks.acquire(node), () => intents.attributes(node), {
       ...change,
       object: node,
       follows: (replica) => missed.follows(replica, node),

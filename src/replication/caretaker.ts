@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Replica } from "../replica/replica.ts";
+import { ENODEV } from "../util/errno.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import type { LeaveReason } from "./model.ts";
 
@@ -212,7 +213,8 @@ export class Caretaker {
     for (const index of membership.inSync) {
       const result = await replicas[index]?.check();
       if (result === undefined || result >= 0 || !membership.inSync.includes(index)) continue;
-      if (membership.inSync.length > 1) membership.expel([index], "Vanished", result);
+      const reason = result === -ENODEV ? "Vanished" : "Fault"; // it may just not answer in time
+      if (membership.inSync.length > 1) membership.expel([index], reason, result);
     }
   }
 }

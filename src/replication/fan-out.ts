@@ -11,7 +11,7 @@ import type { Answer, Replica } from "../replica/replica.ts";
 import { EIO, ENODEV, ENOENT, EROFS } from "../util/errno.ts";
 import type { FileAttr } from "../util/file-attr.ts";
 import { type Eventual, type Op, wait } from "../util/op.ts";
-import type { Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
+import type { Membership, MissedChanges, ObjectLock, ObjectLocks } from "./contracts.ts";
 import type { InodeNumbers } from "./inode-numbers.ts";
 import type { FullPolicy } from "./model.ts";
 import { Moves, type NamePlace } from "./moves.ts";
@@ -120,6 +120,21 @@ export class FanOut {
       this.#draining = ended.then(() => earlier);
     }
     return this.#draining;
+  }
+
+  /**
+   * A change from its lock to its end: locked, its intent on record (`cover`), told to `missed` by the change's `again`,
+   * sent to all. Every change of an object or a name goes this way; a rename, which has two of everything, by hand.
+   */
+  *changeLocked(lock: Eventual<ObjectLock>, cover: () => Eventual<number>, change: Change): Op<number> {
+    using _lock = yield* acquired(lock);
+    const covered = cover();
+    if (covered !== 0) {
+      const result = yield* wait(covered);
+      if (result < 0) return result;
+    }
+    if (this.#deps.missed.active) change.again?.();
+    return yield* this.change(change);
   }
 
   /** Carries a change out on all in-sync replicas; answers what the application is told. */

@@ -6,7 +6,7 @@ import type { Answer, Replica } from "../replica/replica.ts";
 import { EIO } from "../util/errno.ts";
 import { type Op, wait } from "../util/op.ts";
 import type { Intents, Membership, MissedChanges, ObjectLocks } from "./contracts.ts";
-import { acquired, type FanOut } from "./fan-out.ts";
+import type { FanOut } from "./fan-out.ts";
 import { OpenFile } from "./open-file.ts";
 import type { Times } from "./times.ts";
 import type { TreeNode } from "./tree.ts";
@@ -139,14 +139,7 @@ export class Files {
     const { intents, missed, locks, fanOut, times } = this.#deps;
     const { node } = file;
     const end = position + data.length;
-    using _lock = yield* acquired(locks.acquire(node, position, end));
-    const covered = intents.data(node);
-    if (covered !== 0) {
-      const result = yield* wait(covered);
-      if (result < 0) return result;
-    }
-    if (missed.active) missed.data(node, position, end);
-    const result = yield* fanOut.change({
+    const result = yield* fanOut.changeLocked(locks.acquire(node, position, end), () => intents.data(node), {
       object: node,
       call: (replica, index) =>
         this.#with(file, replica, index, true, (handle) => replica.write(handle, data, position)),
@@ -187,11 +180,8 @@ export class Files {
 
   *#change(node: TreeNode, start: number, end: number, call: (replica: Replica, index: number) => Answer): Op<number> {
     const { intents, missed, locks, fanOut, times } = this.#deps;
-    using _lock = yield* acquired(locks.acquire(node)); // may change the size: the whole file
-    const covered = yield* wait(intents.data(node));
-    if (covered < 0) return covered;
-    if (missed.active) missed.data(node, start, end);
-    const result = yield* fanOut.change({
+    // It may change the size: the whole file is locked.
+    const result = yield* fanOut.changeLocked(locks.acquire(node), () => intents.data(node), {
       object: node,
       call,
       follows: (replica) => missed.followsData(replica, node, start, end),

@@ -195,17 +195,10 @@ export class Namespace {
     return result;
   }
 
-  /** One name comes, goes or is replaced: locked, its intent on record, noted for whoever misses it, sent to all. */
+  /** One name comes, goes or is replaced. */
   *#changeEntry(directory: TreeNode, name: ByteString, change: Omit<Change, "follows" | "again">): Op<number> {
     const { fanOut, intents, missed, locks } = this.#deps;
-    using _lock = yield* acquired(locks.acquire(directory));
-    const covered = intents.entries(directory);
-    if (covered !== 0) {
-      const result = yield* wait(covered);
-      if (result < 0) return result;
-    }
-    if (missed.active) missed.entry(directory, name);
-    return yield* fanOut.change({
+    return yield* fanOut.changeLocked(locks.acquire(directory), () => intents.entries(directory), {
       ...change,
       follows: (replica) => missed.followsEntry(replica, directory, name),
       again: () => missed.entry(directory, name),
