@@ -36,6 +36,7 @@ const programs = [
   [
     "csi-provisioner",
     "csi-resizer",
+    "csi-snapshotter",
     "containerd",
     "ctr",
     "runc",

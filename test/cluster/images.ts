@@ -57,7 +57,7 @@ async function pack(
   }
 }
 
-/** `localhost/NAME:1` for pause, busybox, csi-provisioner, csi-resizer, and Chiron's own image under two tags. */
+/** `localhost/NAME:1` for pause, busybox, csi-provisioner, csi-resizer, csi-snapshotter, and Chiron's own image under two tags. */
 export async function makeImages(folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const busybox = findProgram("busybox") ?? "/bin/busybox";
@@ -76,7 +76,7 @@ export async function makeImages(folder: string): Promise<void> {
     withBusybox,
   );
   await pack("busybox", join(folder, "busybox.tar"), ["/bin/sh"], withBusybox);
-  for (const program of ["csi-provisioner", "csi-resizer"])
+  for (const program of ["csi-provisioner", "csi-resizer", "csi-snapshotter"])
     await pack(program, join(folder, `${program}.tar`), [`/${program}`], (tree) => {
       copyFileSync(findProgram(program) ?? program, join(tree, program));
     });
