@@ -37,12 +37,13 @@ export async function runController(args: readonly string[]): Promise<number> {
   const logger = jsonLogger((line) => process.stderr.write(line), values["log-level"] as LogLevel);
   const config = await loadKubeConfig(values.kubeconfig);
   const client = new KubeClient(config);
-  const reconciler = new Reconciler(client, {
+  const snapshots = new SnapshotReconciler(client, logger, (volume) => reconciler.look(volume));
+  const reconciler: Reconciler = new Reconciler(client, {
     logger,
+    snapshotsOf: (volume) => snapshots.of(volume),
     events: new EventRecorder(client, "chiron-controller", logger),
     staleAfterMs: Number(values["stale-after-seconds"]) * 1000,
   });
-  const snapshots = new SnapshotReconciler(client, logger);
   const election = new LeaderElection(client, {
     namespace: values.namespace ?? config.namespace,
     name: "chiron-controller",
@@ -69,8 +70,9 @@ export async function runController(args: readonly string[]): Promise<number> {
   };
   process.once("SIGTERM", stop).once("SIGINT", stop);
   await election.run(async (signal) => {
-    await reconciler.start();
     snapshots.start();
+    await snapshots.synced();
+    await reconciler.start();
     await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
     await snapshots.stop();
     await reconciler.stop();

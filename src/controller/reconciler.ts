@@ -29,6 +29,8 @@ export interface ReconcilerOptions {
   /** A node that reported nothing for so long counts as gone. */
   readonly staleAfterMs: number;
   readonly workers?: number;
+  /** Names of a volume's snapshots. */
+  readonly snapshotsOf?: (volume: string) => readonly string[];
 }
 
 export class Reconciler {
@@ -73,6 +75,11 @@ export class Reconciler {
     return this.#volumes.hasSynced && this.#pvs.hasSynced;
   }
 
+  /** Something that the volume depends on has changed. */
+  look(name: string): void {
+    if (this.#volumes.get(name)) this.#queue.add(name);
+  }
+
   #onVolume(now: VolumeObject | null, before: VolumeObject | null): void {
     const name = (now ?? before)?.metadata.name ?? "";
     for (const users of this.#users.values()) users.delete(name);
@@ -109,7 +116,8 @@ export class Reconciler {
     const nowMs = Date.now();
     const backends = await this.#resolve(volume);
     const pv = this.#pvs.get(volume.metadata.name) ?? null;
-    const plan = planVolume({ volume, backends, pv, nowMs, staleAfterMs });
+    const snapshots = this.#options.snapshotsOf?.(volume.metadata.name) ?? [];
+    const plan = planVolume({ volume, backends, pv, snapshots, nowMs, staleAfterMs });
     let made = pv;
     for (const step of plan.steps) {
       logger.info("step", { volume: volume.metadata.name, step: step.kind });

@@ -18,13 +18,15 @@ export class SnapshotReconciler {
   readonly #queue: WorkQueue;
   readonly #snapshots: Informer<SnapshotObject>;
 
-  constructor(client: KubeClient, logger: Logger) {
+  /** `onGone`: a snapshot of this volume is gone. */
+  constructor(client: KubeClient, logger: Logger, onGone: (volume: string) => void) {
     this.#client = client;
     this.#queue = new WorkQueue((name) => this.#reconcile(name), { workers: 2, logger });
     this.#snapshots = new Informer<SnapshotObject>(
       client,
       volumeSnapshots,
-      (now) => {
+      (now, before) => {
+        if (now === null && before !== null) onGone(before.spec.volume);
         if (now?.metadata.deletionTimestamp !== undefined) this.#queue.add(now.metadata.name);
       },
       { logger },
@@ -34,6 +36,17 @@ export class SnapshotReconciler {
   start(): void {
     this.#snapshots.start();
     this.#queue.start();
+  }
+
+  /** Names of a volume's snapshots; to be asked when the first list is complete. */
+  of(volume: string): readonly string[] {
+    return [...this.#snapshots.values()]
+      .filter(({ spec }) => spec.volume === volume)
+      .map(({ metadata }) => metadata.name);
+  }
+
+  synced(): Promise<void> {
+    return this.#snapshots.synced();
   }
 
   async stop(): Promise<void> {

@@ -27,9 +27,9 @@ const volume = (spec: Partial<Spec> = {}, metadata: object = {}, status: object 
   },
   status,
 });
-const plan = (of: ReplicatedVolume, pv: PersistentVolume | null = null): Plan => {
+const plan = (of: ReplicatedVolume, pv: PersistentVolume | null = null, snapshots: readonly string[] = []): Plan => {
   const backends = new Map(of.spec.replicas.map((replica) => [replica.name, resolveBackend(replica, nothing)]));
-  return planVolume({ volume: of, backends, pv, nowMs, staleAfterMs: 60_000 });
+  return planVolume({ volume: of, backends, pv, snapshots, nowMs, staleAfterMs: 60_000 });
 };
 const kinds = ({ steps }: Plan) => steps.map(({ kind }) => kind);
 const madePv = (of: ReplicatedVolume, more: object = {}): PersistentVolume => {
@@ -120,6 +120,14 @@ describe("planVolume()", () => {
 
     const last = plan(volume(spec, deleted, { treesMade: true, removedTrees: [{ replica: "a" }] }));
     assert.deepEqual(kinds(last), ["remove-finalizer"]);
+  });
+
+  it("removes no tree that snapshots lie in", () => {
+    const of = volume({ reclaimPolicy: "Delete", subdirectory: "v" }, deleted, { treesMade: true });
+    const waits = plan(of, null, ["s1", "s2"]);
+    assert.deepEqual([kinds(waits), waits.removeTrees], [[], false]);
+    assert.equal(waits.waiting, "its snapshots lie in its directories (s1, s2); delete them first");
+    assert.equal(plan(of).removeTrees, true);
   });
 
   it("never removes a tree that is to be retained, or that was never made", () => {

@@ -24,6 +24,8 @@ export interface PlanInput {
   readonly backends: ReadonlyMap<string, Resolved>;
   /** The PersistentVolume of the volume's name, whoever made it. */
   readonly pv: PersistentVolume | null;
+  /** Names of the volume's snapshots, which lie in its own directories. */
+  readonly snapshots?: readonly string[];
   readonly nowMs: number;
   readonly staleAfterMs: number;
 }
@@ -72,7 +74,7 @@ function planLive({ volume, backends, pv }: PlanInput): Plan {
   return done();
 }
 
-function planDeleted({ volume, backends, pv, nowMs, staleAfterMs }: PlanInput): Plan {
+function planDeleted({ volume, backends, pv, snapshots = [], nowMs, staleAfterMs }: PlanInput): Plan {
   const steps: Step[] = [];
   const provisioned = volume.metadata.labels?.[provisionedLabel] !== undefined;
   const ours = pv !== null && (provisioned || isOurs(pv, volume));
@@ -92,6 +94,8 @@ function planDeleted({ volume, backends, pv, nowMs, staleAfterMs }: PlanInput): 
   if (volume.spec.reclaimPolicy === "Delete" && volume.spec.subdirectory !== undefined && volume.status?.treesMade) {
     const removed = new Set((volume.status?.removedTrees ?? []).map(({ replica }) => replica));
     const left = volume.spec.replicas.filter(({ name }) => !removed.has(name));
+    if (left.length > 0 && removed.size === 0 && snapshots.length > 0)
+      return wait(`its snapshots lie in its directories (${snapshots.join(", ")}); delete them first`);
     if (left.length > 0) {
       if (volume.metadata.labels?.[removalLabel] === undefined) steps.push({ kind: "label-removal" });
       const where = left.map(({ name }) => `${name}${placeText(backends.get(name))}`).join(", ");

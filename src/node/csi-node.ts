@@ -140,7 +140,8 @@ export function nodeService(deps: NodeServiceDeps, options: NodeServiceOptions):
     const mode = capability === null ? null : accessModeOf(capability);
     const readOnly = capability !== null && readsOnly(capability);
     const volume = await placed(volumeId, signal);
-    if (volume.metadata.deletionTimestamp !== undefined)
+    // Snapshots of a deleted volume are removed before its trees are.
+    if (volume.metadata.deletionTimestamp !== undefined && capability !== null)
       throw new CsiError("FAILED_PRECONDITION", `volume "${volumeId}" is being deleted`);
     if (volume.spec.source !== undefined && !volume.status?.filled)
       throw new CsiError(

@@ -96,6 +96,8 @@ export class SnapshotWork {
     const decision = decideWorker(volume, node, staggerMs(node, name), Date.now());
     if (decision.kind !== "do") return decision.kind === "wait" ? decision.ms : lookAgainMs;
     try {
+      if (volume.metadata.deletionTimestamp !== undefined && snapshot.metadata.deletionTimestamp === undefined)
+        throw new Error(`volume "${volumeName}" is being deleted`);
       // Told when our own mount is gone as well: whoever hears of it may go on with the volume at once.
       if (snapshot.metadata.deletionTimestamp !== undefined) {
         await this.#on(volume, signal, (call) => call("snapshot.remove", { snapshot: name }));
