@@ -29,7 +29,11 @@ export interface Started {
 }
 
 export function startProgram(program: string, ...args: string[]): Started {
-  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+  return startWith(process.env, program, args);
+}
+
+function startWith(env: NodeJS.ProcessEnv, program: string, args: readonly string[]): Started {
+  const child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   child.stdout?.on("data", (chunk) => (output += chunk));
   child.stderr?.on("data", (chunk) => (output += chunk));
@@ -84,6 +88,17 @@ export class Bench implements AsyncDisposable {
     const { status, stdout, stderr } = this.chiron("mount", ...args, "--log", this.log, this.mountpoint);
     assert.equal(status, 0, stdout + stderr);
     this.#mounted = true;
+  }
+
+  /** The same for tests that serve a replica by this very process, which must not wait for the command then. */
+  async mountBeside(...args: string[]): Promise<void> {
+    await startWith(this.#env, chironProgram, ["mount", ...args, "--log", this.log, this.mountpoint]).done;
+    this.#mounted = true;
+  }
+
+  async unmountBeside(): Promise<void> {
+    await startWith(this.#env, chironProgram, ["unmount", this.mountpoint]).done;
+    this.#mounted = false;
   }
 
   get log(): string {

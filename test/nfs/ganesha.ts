@@ -67,7 +67,7 @@ export class Ganesha implements AsyncDisposable {
   }
 
   /** Starts the server (again) and waits until it takes connections. */
-  async start(options: GaneshaOptions = this.#options): Promise<void> {
+  async start(options: GaneshaOptions = this.#options, tries = 3): Promise<void> {
     mkdirSync("/run/ganesha", { recursive: true });
     mkdirSync("/var/lib/nfs/ganesha", { recursive: true });
     const file = join(this.#private, "ganesha.conf");
@@ -76,6 +76,8 @@ export class Ganesha implements AsyncDisposable {
     const child = spawn("setpriv", ["--pdeathsig", "KILL", program, ...args], { stdio: "ignore" }); // ends with us
     this.#process = child;
     for (let i = 0; i < 200; i++) {
+      // The port of an outgoing connection may be in the way for a moment.
+      if (child.exitCode !== null && tries > 1) return await pause(300).then(() => this.start(options, tries - 1));
       if (child.exitCode !== null)
         throw new Error(`ganesha.nfsd exited with ${child.exitCode}: ${this.log.slice(-2000)}`);
       if ((await answers(this.port)) && (options.version === "4" || (await answers(this.mountPort)))) return;
