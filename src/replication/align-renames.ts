@@ -9,6 +9,7 @@ import { FileAttr, isDirectory } from "../util/file-attr.ts";
 import { mapPath, type RenameRecord } from "./intent-renames.ts";
 import type { Path } from "./node-path.ts";
 import { attributesOf } from "./replica-call.ts";
+import { samePath } from "./resync-context.ts";
 import { createLike } from "./resync-names.ts";
 
 /** How many of the last renames may be in doubt, and how many are looked at at all. */
@@ -39,25 +40,35 @@ export async function countDone(
   return null;
 }
 
-/** Is every directory where it would be after just the first `done` renames? */
+interface Found {
+  readonly ino: number;
+  path: Path;
+}
+
+/**
+ * Is every directory where it would be after just the first `done` renames? One that is gone since might have been moved
+ * by a later one first, so then the answer is no.
+ */
 async function isState(replica: Replica, records: readonly RenameRecord[], done: number): Promise<boolean> {
-  for (const [k, record] of records.entries()) {
-    const later = records.slice(k + 1, Math.max(done, k + 1));
-    const [ino, otherIno] = [record.ino, record.otherIno];
-    const isDone = k < done;
-    const place = isDone ? mapPath(record.to, later) : record.from;
-    const other = isDone ? mapPath(record.from, later) : record.to;
-    if (!isDone && k > done) continue; // its paths are those of a state that was not reached
-    if (ino !== 0 && !(await isAt(replica, place, ino, other))) return false;
-    if (record.exchange && otherIno !== 0 && !(await isAt(replica, other, otherIno, place))) return false;
+  const expected: Found[] = [];
+  for (const record of records.slice(0, done + 1)) {
+    expect(expected, record.ino, record.from);
+    if (record.exchange) expect(expected, record.otherIno, record.to);
+    if (record === records[done]) break;
+    // An empty directory may be replaced.
+    const replaced = record.exchange ? -1 : expected.findIndex(({ path }) => samePath(path, record.to));
+    if (replaced >= 0) expected.splice(replaced, 1);
+    for (const found of expected) found.path = mapPath(found.path, [record]);
   }
+  for (const { ino, path } of expected) if ((await inoAt(replica, path)) !== ino) return false;
   return true;
 }
 
-/** Is the directory there, or gone altogether? */
-async function isAt(replica: Replica, path: Path, ino: number, otherwise: Path): Promise<boolean> {
-  const here = await inoAt(replica, path);
-  return here === ino || (here === 0 && (await inoAt(replica, otherwise)) !== ino);
+/** This directory is there before a rename. (If it was known elsewhere, that one is gone, and its number used again.) */
+function expect(expected: Found[], ino: number, path: Path): void {
+  const known = expected.find((found) => found.ino === ino);
+  if (known !== undefined) known.path = path;
+  else if (ino !== 0) expected.push({ ino, path });
 }
 
 async function inoAt(replica: Replica, path: Path): Promise<number> {
