@@ -10,7 +10,7 @@ import { silentLogger } from "../util/logger.ts";
 import type { IntentLogOptions } from "./intent-log.ts";
 import { holdsMissed, type ReconcileResult, reconcile } from "./reconcile.ts";
 import { Resync } from "./resync.ts";
-import { randomOperation } from "./testing/history.ts";
+import { randomOperation, swap, twins } from "./testing/history.ts";
 import { late } from "./testing/late.ts";
 import { type Operation, TestVolume } from "./testing/test-volume.ts";
 import { Throttle } from "./throttle.ts";
@@ -128,16 +128,6 @@ test("after a power cut in any history the members are made alike, and what was 
   }
 });
 
-/** From outside these directories look the same, whichever has which name. */
-const swaps: readonly Operation[] = [
-  { kind: "exchange", path: "d", to: "twin" },
-  { kind: "rename", path: "d", to: "t" },
-  { kind: "rename", path: "twin", to: "d" },
-  { kind: "rename", path: "t", to: "twin" },
-  { kind: "chmod", path: "d/inside", mode: 0o600 },
-  { kind: "mkdir", path: "d" },
-];
-
 test("power cuts in turn, with replicas that leave and join between them, leave the members alike", async () => {
   for (let seed = firstSeed; seed < firstSeed + runs / 4; seed++) {
     const choose = seeded(seed);
@@ -173,7 +163,7 @@ test("power cuts in turn, with replicas that leave and join between them, leave 
           out = null;
         } else if (what === 3) log.push(`checkpoint ${await volume.intents.checkpoint()}`);
         else {
-          const operation = what < 8 ? (swaps[choose(swaps.length)] as Operation) : randomOperation(choose);
+          const operation = what < 8 ? swap(choose) : randomOperation(choose);
           await applyOne(volume, operation, kept);
           log.push(JSON.stringify(operation));
         }
@@ -357,20 +347,12 @@ async function smallDisks(options: IntentLogOptions): Promise<MemoryDisk[]> {
   const disks = [new MemoryDisk(), new MemoryDisk()];
   const volume = await TestVolume.open(disks, { intents: options });
   await apply(volume, [
-    { kind: "mkdir", path: "d" },
-    { kind: "create", path: "d/inside" },
-    { kind: "write", path: "d/inside", at: 0, bytes: 4096, fill: 7 },
-    { kind: "mkdir", path: "twin" },
-    { kind: "create", path: "twin/inside" },
-    { kind: "write", path: "twin/inside", at: 0, bytes: 4096, fill: 8 },
+    ...twins,
     { kind: "create", path: "old" },
     { kind: "write", path: "old", at: 0, bytes: 4096, fill: 9 },
     { kind: "create", path: "linked" },
     { kind: "write", path: "linked", at: 0, bytes: 4096, fill: 10 },
     { kind: "link", path: "linked", to: "d/linked" },
-    // From outside these two look the same.
-    { kind: "utimes", path: "d/inside", seconds: 1000 },
-    { kind: "utimes", path: "twin/inside", seconds: 1000 },
   ]);
   await volume.settle();
   await volume.intents.checkpoint();

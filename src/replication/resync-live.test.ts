@@ -7,7 +7,7 @@ import { seeded } from "../replica/testing/random.ts";
 import { loadDirtySet, saveDirtySet } from "./dirty-saved.ts";
 import type { DirtySet } from "./dirty-set.ts";
 import { Resync } from "./resync.ts";
-import { randomOperation } from "./testing/history.ts";
+import { randomOperation, swap, twins } from "./testing/history.ts";
 import { late } from "./testing/late.ts";
 import { TestVolume } from "./testing/test-volume.ts";
 import { Throttle } from "./throttle.ts";
@@ -19,12 +19,13 @@ test("a resync beside changes ends with equal trees, whatever it is interrupted 
   for (let seed = firstSeed; seed < firstSeed + runs; seed++) {
     const choose = seeded(seed);
     const isLate = choose(2) === 0;
+    const hasTwins = choose(2) === 0;
     const disks = [new MemoryDisk(), new MemoryDisk()];
     const wrap = (replica: Replica) => (isLate ? late(replica, choose) : replica);
     const volume = await TestVolume.open(disks, { wrap });
     const done: string[] = [];
     const one = async (): Promise<void> => {
-      const operation = randomOperation(choose);
+      const operation = hasTwins && choose(2) === 0 ? swap(choose) : randomOperation(choose);
       const result = await volume.run(operation);
       if (result >= 0) done.push(JSON.stringify(operation));
     };
@@ -32,6 +33,7 @@ test("a resync beside changes ends with equal trees, whatever it is interrupted 
       for (let i = choose(25); i > 0; i--) await one();
     };
     try {
+      if (hasTwins) for (const operation of twins) assert.ok((await volume.run(operation)) >= 0);
       await some();
       if (choose(2) === 0) {
         await volume.intents.checkpoint();
@@ -40,14 +42,15 @@ test("a resync beside changes ends with equal trees, whatever it is interrupted 
       await some();
       done.push("out");
       volume.membership.expel([1]);
-      if (choose(4) === 0) volume.missed.forgetAll(1);
+      const isUnknown = choose(4) === 0;
+      if (isUnknown) volume.missed.forgetAll(1);
       await some();
       for (let attempt = 0; !volume.membership.inSync.includes(1); attempt++) {
         done.push("resync");
         const abort = new AbortController();
         volume.membership.startSync(1);
         const throttle = new Throttle({ sliceMs: 0 });
-        const resync = new Resync(volume.resyncDeps, 1, { throttle, signal: abort.signal });
+        const resync = new Resync(volume.resyncDeps, 1, { throttle, signal: abort.signal, contents: isUnknown });
         let ended = false;
         const running = resync.run().then(
           () => done.push("in"),

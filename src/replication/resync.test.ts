@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { describeDisk, MemoryDisk } from "../replica/testing/memory-disk.ts";
 import { seeded } from "../replica/testing/random.ts";
 import { Resync } from "./resync.ts";
-import { randomOperation } from "./testing/history.ts";
+import { randomOperation, twins } from "./testing/history.ts";
 import { TestVolume } from "./testing/test-volume.ts";
 import { Throttle } from "./throttle.ts";
 
@@ -51,4 +51,17 @@ test("after any history with one replica out, a resync makes the trees equal", a
       throw new Error(`Seed ${seed}:\n${done.join("\n")}`, { cause: error });
     }
   }
+});
+
+test("directories that a refused removal has marked are told apart when they are renamed then", async () => {
+  const volume = await TestVolume.open([new MemoryDisk(), new MemoryDisk()]);
+  for (const operation of twins) assert.ok((await volume.run(operation)) >= 0);
+  await volume.settle();
+  assert.ok(await volume.intents.checkpoint());
+  volume.membership.expel([1]);
+  assert.ok((await volume.run({ kind: "rmdir", path: "d" })) < 0);
+  assert.ok((await volume.run({ kind: "rename", path: "twin", to: "d" })) < 0);
+  assert.ok((await volume.run({ kind: "exchange", path: "d", to: "twin" })) >= 0);
+  await resync(volume, 1);
+  await rejoined(volume);
 });

@@ -9,6 +9,34 @@ export function randomPath(choose: Choose): string {
   return Array.from({ length: depth }, () => names[choose(names.length)]).join("/");
 }
 
+/** Two directories that look the same from outside, whichever has which name: only their files' contents differ. */
+export const twins: readonly Operation[] = [
+  { kind: "mkdir", path: "d" },
+  { kind: "create", path: "d/inside" },
+  { kind: "write", path: "d/inside", at: 0, bytes: 4096, fill: 7 },
+  { kind: "mkdir", path: "twin" },
+  { kind: "create", path: "twin/inside" },
+  { kind: "write", path: "twin/inside", at: 0, bytes: 4096, fill: 8 },
+  { kind: "utimes", path: "d/inside", seconds: 1000 },
+  { kind: "utimes", path: "twin/inside", seconds: 1000 },
+];
+
+/** What is done to them. Some of it is refused: they are not empty. */
+export function swap(choose: Choose): Operation {
+  return swaps[choose(swaps.length)] as Operation;
+}
+
+const swaps: readonly Operation[] = [
+  { kind: "exchange", path: "d", to: "twin" },
+  { kind: "rename", path: "d", to: "t" },
+  { kind: "rename", path: "twin", to: "d" },
+  { kind: "rename", path: "t", to: "twin" },
+  { kind: "chmod", path: "d/inside", mode: 0o600 },
+  { kind: "mkdir", path: "d" },
+  { kind: "rmdir", path: "d" },
+  { kind: "rmdir", path: "twin" },
+];
+
 /** `maxBytes`: how large files get. */
 export function randomOperation(choose: Choose, maxBytes = 3 * 4096): Operation {
   const path = randomPath(choose);
