@@ -5,6 +5,7 @@ import { seeded } from "../replica/testing/random.ts";
 import { Resync, type ResyncResult } from "./resync.ts";
 import { type Operation, TestVolume } from "./testing/test-volume.ts";
 import { Throttle } from "./throttle.ts";
+import type { TreeNode } from "./tree.ts";
 
 const megabyte = 1024 * 1024;
 
@@ -120,4 +121,32 @@ test("a resync keeps to its bandwidth", async () => {
   volume.membership.startSync(1);
   await new Resync(volume.resyncDeps, 1, { throttle, signal: new AbortController().signal }).run();
   assert.ok(nowMs >= 3_900 && nowMs <= 4_100, `${nowMs} ms`);
+});
+
+test("a full resync keeps no more in memory than the names of the directories on its way", async () => {
+  const volume = await TestVolume.open([new MemoryDisk(), new MemoryDisk()]);
+  volume.membership.expel([1]);
+  volume.missed.forgetAll(1);
+  const [directories, files] = [20, 100];
+  for (let d = 0; d < directories; d++) {
+    await volume.run({ kind: "mkdir", path: `d${d}` });
+    for (let f = 0; f < files; f++) await volume.run({ kind: "create", path: `d${d}/f${f}` });
+  }
+  await volume.settle();
+  let [marks, nodes] = [0, 0];
+  const count = (node: TreeNode): number =>
+    1 + [...(node.children?.values() ?? [])].reduce((sum, child) => sum + count(child), 0);
+  class Watched extends Throttle {
+    override pace(bytes: number, signal: AbortSignal): Promise<void> {
+      marks = Math.max(marks, volume.missed.of(1)?.size ?? 0);
+      nodes = Math.max(nodes, count(volume.tree.root));
+      return super.pace(bytes, signal);
+    }
+  }
+  volume.membership.startSync(1);
+  const options = { throttle: new Watched({ sliceMs: 0 }), signal: new AbortController().signal };
+  const { entries } = await new Resync(volume.resyncDeps, 1, options).run();
+  assert.ok(entries >= directories * files, `${entries} entries`);
+  assert.ok(marks < 20 && nodes < 20, `${marks} marks, ${nodes} nodes`);
+  assert.deepEqual(describeDisk(volume.disks[1] as MemoryDisk), describeDisk(volume.disks[0] as MemoryDisk));
 });
