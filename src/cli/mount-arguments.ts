@@ -1,6 +1,7 @@
 /** The options of `chiron mount` and of a line in fstab → what a holder is started with. Pure. */
 import { basename, resolve } from "node:path";
 import { parseMountOptions } from "../fuse/mount-options.ts";
+import { refuseNative } from "../fuse/native-limits.ts";
 import type { FullPolicy, ReadPolicy } from "../replication/model.ts";
 import { FailureError } from "../volume/failure.ts";
 import { parseAddress } from "../volume/holder-metrics.ts";
@@ -29,6 +30,8 @@ export interface MountOptions {
   readonly deadline?: string;
   readonly resyncBandwidth?: string;
   readonly onEvent?: string;
+  readonly binding?: string;
+  readonly acceptWrongResults?: boolean;
   readonly foreground?: boolean;
   readonly o?: readonly string[];
 }
@@ -38,6 +41,7 @@ const choices = {
   fullPolicy: { "fail-writes": "FailWrites", "drop-replica": "DropReplica" },
   writeCache: { none: "None", "write-back": "WriteBack" },
   resync: { automatic: "Automatic", manual: "Manual" },
+  binding: { kernel: "kernel", "fuse-native": "fuse-native" },
   logLevel: { debug: "debug", info: "info", warn: "warn", error: "error" },
 } as const;
 const MIN_DEADLINE_MS = 200;
@@ -76,7 +80,11 @@ export function planMount(options: MountOptions, positionals: readonly string[],
   const deadlineMs = parseDuration(options.deadline ?? "10s", "--deadline");
   if (deadlineMs < MIN_DEADLINE_MS)
     throw usage(`--deadline: ${options.deadline} is too short: ${MIN_DEADLINE_MS}ms at least`);
+  const writeCache = choose("writeCache", options.writeCache ?? "none") as VolumeConfig["writeCache"];
+  const native = choose("binding", options.binding ?? "kernel") === "fuse-native";
+  if (native) refuseNativeUse(options, writeCache);
   const config: VolumeConfig = {
+    ...(native ? { binding: "fuse-native" } : {}),
     volume,
     mountpoint,
     replicas,
@@ -84,7 +92,7 @@ export function planMount(options: MountOptions, positionals: readonly string[],
     minInSyncReplicas,
     readPolicy: choose("readPolicy", options.readPolicy ?? "round-robin") as ReadPolicy,
     fullPolicy: choose("fullPolicy", options.fullPolicy ?? "fail-writes") as FullPolicy,
-    writeCache: choose("writeCache", options.writeCache ?? "none") as VolumeConfig["writeCache"],
+    writeCache,
     capacityBytes: options.capacity === undefined ? null : size(options.capacity, "--capacity"),
     source: options.source ?? null,
     forceDegraded: options.forceDegraded ?? false,
@@ -140,6 +148,8 @@ const helperOptions: Readonly<Record<string, keyof MountOptions>> = {
   source: "source",
   deadline: "deadline",
   "resync-bandwidth": "resyncBandwidth",
+  binding: "binding",
+  "accept-wrong-results": "acceptWrongResults",
   "on-event": "onEvent",
 };
 
@@ -170,7 +180,7 @@ export function parseHelperArguments(argv: readonly string[]): {
     const [name = "", ...value] = option.split("=");
     const key = helperOptions[name];
     if (key === undefined) others.push(option);
-    else if (key === "forceDegraded") options[key] = true;
+    else if (key === "forceDegraded" || key === "acceptWrongResults") options[key] = true;
     else if (key === "replica" || key === "replicaSlow") {
       options[key] = [...((options[key] as string[] | undefined) ?? []), value.join("=")];
     } else options[key] = value.join("=");
@@ -180,6 +190,17 @@ export function parseHelperArguments(argv: readonly string[]): {
     options["volume"] = spec;
   }
   return { options: { ...options, o: others }, positionals, fake };
+}
+
+/** What the binding lacks is refused, and what it does wrongly unless that is taken. */
+function refuseNativeUse(
+  { acceptWrongResults = false, o = [] }: MountOptions,
+  cache: VolumeConfig["writeCache"],
+): void {
+  const wishes = { posixAcl: false, writebackCache: cache === "WriteBack", locks: false, restart: false };
+  const refusal = refuseNative({ ...wishes, acceptWrongResults });
+  if (refusal !== null) throw usage(refusal);
+  if (o.some((list) => list !== "")) throw usage("-o: fuse-native passes no mount options on; leave them out");
 }
 
 function size(text: string, what: string): number {

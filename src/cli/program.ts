@@ -151,6 +151,11 @@ function mountCommand(program: Command): void {
     .option("--metrics <address>", "serve Prometheus metrics on this address, like 9100 or 0.0.0.0:9100")
     .option("--log <file>", "JSON lines (default: /var/log/chiron/VOLUME.log; standard error with --foreground)")
     .option("--foreground", "stay, until the volume is unmounted or SIGTERM comes; for containers and service managers")
+    .option(
+      "--binding <how>",
+      "kernel (over /dev/fuse), or fuse-native, for hosts where that cannot be opened (default: kernel)",
+    )
+    .option("--accept-wrong-results", "with fuse-native: what docs/fuse-native.md calls wrong is known and taken")
     .option("-o <options>", "mount options: ro, noatime, nosuid, nodev, noexec, …", many)
     .addOption(new Option("--log-level <level>", "debug, info, warn or error").hideHelp());
   mount.action(async (places: string[], options: MountOptions) => {

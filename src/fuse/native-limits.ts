@@ -68,7 +68,7 @@ export interface NativeWishes {
   readonly acceptWrongResults: boolean;
 }
 
-/** Why such a mount is refused, in lines for a person; null if it is not. */
+/** Why such a mount is refused, in one line; null if it is not. */
 export function refuseNative(wishes: NativeWishes): string | null {
   const wanted: readonly [boolean, NativeLimitId][] = [
     [wishes.posixAcl, "acl"],
@@ -81,6 +81,6 @@ export function refuseNative(wishes: NativeWishes): string | null {
       wanted.some(([wish, limit]) => wish && limit === id) || (effect === "wrong" && !wishes.acceptWrongResults),
   );
   if (broken.length === 0) return null;
-  const list = broken.map(({ id, text }) => `  ${id}: ${text}`).join("\n");
-  return `Cannot mount through fuse-native as asked:\n${list}\nUse /dev/fuse (the default), or ask for less: docs/fuse-native.md`;
+  const list = broken.map(({ id, text }) => `${id}: ${text}`).join("; ");
+  return `Cannot mount through fuse-native as asked (${list}): use /dev/fuse (the default), or ask for less (--accept-wrong-results takes what is only wrong): docs/fuse-native.md`;
 }

@@ -51,7 +51,7 @@ export class NativeSession {
     const Binding = loadBinding();
     const requests = new NativeRequests(deps.fileSystem, deps.logger);
     const mount = new Binding(deps.mountpoint, requests.operations(), {
-      allowOther: true,
+      allowOther: process.getuid?.() === 0, // others need `user_allow_other` in /etc/fuse.conf
       defaultPermissions: true,
       fsname: deps.source,
       // its list of options is short, but what stands behind the subtype passes through to libfuse

@@ -4,7 +4,7 @@ import { flushCompileCache } from "node:module";
 import { release } from "node:os";
 import { fileURLToPath } from "node:url";
 import { jsonLogger, type LogFields, type Logger, type LogLevel } from "../util/logger.ts";
-import { kernelMounts } from "./holder-mount.ts";
+import { kernelMounts, nativeMounts } from "./holder-mount.ts";
 import type { HolderEnvironment, RunningMount } from "./holder-run.ts";
 import type { Failure } from "./protocol.ts";
 import type { HolderConfig } from "./registry.ts";
@@ -44,12 +44,15 @@ function holderLogger(logFd: number, level: LogLevel, fields: LogFields): Logger
 }
 
 export function holderEnvironment(config: Pick<HolderConfig, "volume">, logFd = 2): HolderEnvironment {
+  const native = config.volume.binding === "fuse-native";
   return {
     logger: holderLogger(logFd, config.volume.logLevel, { volume: config.volume.volume }),
-    mounts: kernelMounts,
+    mounts: native ? nativeMounts : kernelMounts,
     program: { program: programPath("main"), logFd },
     version: packageVersion(),
     canResend: kernelCanResend() && process.env["CHIRON_NO_RESEND"] === undefined,
+    endsWithProcess: native,
+    ...(native ? { options: { spare: false } } : {}),
   };
 }
 

@@ -9,6 +9,9 @@
 import { spawn } from "node:child_process";
 import { flushCompileCache } from "node:module";
 import { fileURLToPath } from "node:url";
+import { MNT_DETACH } from "../posix/constants.ts";
+import { umount2Later } from "../posix/mount.ts";
+import { byteString } from "../util/byte-string.ts";
 import type { FromVolume, ToVolume } from "./protocol.ts";
 
 /** Where the holder puts the FUSE device. */
@@ -35,6 +38,8 @@ export function linkToHolder(handlers: HolderHandlers): HolderLink {
   /** There is a mount that would be dead without somebody to hold it. */
   let mounted = false;
   let released = false;
+  /** The mount point, where nobody else could hold the mount. */
+  let native: string | null = null;
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => {});
   // A process like this one is mostly killed, and Node keeps what it compiled only at an orderly end.
   setTimeout(flushCompileCache, 2000).unref();
@@ -42,6 +47,7 @@ export function linkToHolder(handlers: HolderHandlers): HolderLink {
     if (message.type === "start") {
       stateDirectory = message.config.stateDirectory;
       mounted = message.resumed;
+      native = message.config.binding === "fuse-native" ? message.config.mountpoint : null;
       handlers.start(message);
     } else if (message.type === "mounted") {
       mounted = true;
@@ -50,6 +56,10 @@ export function linkToHolder(handlers: HolderHandlers): HolderLink {
   });
   process.on("disconnect", () => {
     if (released) return;
+    if (native !== null) {
+      endNative(native);
+      return;
+    }
     if (stateDirectory === null || !mounted) process.exit(0);
     startRescuer(stateDirectory);
   });
@@ -62,6 +72,12 @@ export function linkToHolder(handlers: HolderHandlers): HolderLink {
       if (process.connected) process.disconnect();
     },
   };
+}
+
+/** Without its holder nobody looks after the mount, and nobody else can: it is taken away rather than left dead. */
+function endNative(mountpoint: string): void {
+  setTimeout(() => process.exit(0), 2000);
+  void umount2Later(byteString(mountpoint), MNT_DETACH).then(() => process.exit(0));
 }
 
 /** A holder that goes on from a dead one. It ends this process when it is ready to replace it. */

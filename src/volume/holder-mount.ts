@@ -3,11 +3,14 @@
  * unmounts off its own thread: the kernel writes cached data back first, for which it needs a volume process that works,
  * which is what the holder has to see to meanwhile.
  */
+import { execFile } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
 import { abortConnection, closeDevice, FuseMountError, findMount, mountDevice, openDevice } from "../fuse/device.ts";
 import { parseMountOptions } from "../fuse/mount-options.ts";
+import { MNT_DETACH } from "../posix/constants.ts";
 import { umount2Later } from "../posix/mount.ts";
 import { byteString } from "../util/byte-string.ts";
-import { EACCES, EPERM } from "../util/errno.ts";
+import { EACCES, EBUSY, EINVAL, EPERM } from "../util/errno.ts";
 import { FailureError } from "./failure.ts";
 import { findMountUsers, type MountUsers } from "./mount-users.ts";
 import type { FailureCode } from "./protocol.ts";
@@ -61,4 +64,25 @@ function translated<T>(code: FailureCode, action: () => T): T {
     const notAllowed = error.errno === EPERM || error.errno === EACCES;
     throw new FailureError(notAllowed ? "not-root" : code, error.message, { cause: error });
   }
+}
+
+/** For fuse-native, which mounts in the volume process and knows the device by itself. */
+export const nativeMounts: MountOperations = {
+  ...kernelMounts,
+  open: () => openSync("/dev/null", "r+"),
+  close: closeSync,
+  mount: () => {},
+  unmount: (mountpoint, flags) =>
+    process.getuid?.() === 0 ? kernelMounts.unmount(mountpoint, flags) : fusermount(mountpoint, flags),
+};
+
+/** Who is not root has libfuse's set-uid helper. */
+function fusermount(mountpoint: string, flags: number): Promise<number> {
+  const lazy = (flags & MNT_DETACH) !== 0 ? ["-z"] : [];
+  return new Promise((resolve) => {
+    execFile("fusermount", ["-u", ...lazy, mountpoint], (error, _out, stderr) => {
+      if (error === null) resolve(0);
+      else resolve(/busy/i.test(stderr) ? -EBUSY : -EINVAL);
+    });
+  });
 }

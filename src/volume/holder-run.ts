@@ -37,6 +37,8 @@ export interface HolderEnvironment {
   /** For `mount.json`. */
   readonly version: string;
   readonly canResend: boolean;
+  /** As in `HolderDeps`. */
+  readonly endsWithProcess?: boolean;
   readonly options?: Partial<HolderOptions>;
 }
 
@@ -136,6 +138,7 @@ class Mount implements RunningMount {
         mounts: environment.mounts,
         program: environment.program,
         canResend: environment.canResend,
+        endsWithProcess: environment.endsWithProcess ?? false,
         onEvent: (event) => this.#heard(event),
         onState: (state, volumeId, changed) => this.record(state, volumeId, changed),
       },
@@ -185,6 +188,9 @@ class Mount implements RunningMount {
   }
 
   async #handOver({ id, params }: Call, context: CallContext): Promise<unknown> {
+    if (this.#environment.endsWithProcess) {
+      throw new FailureError("usage", "A mount through fuse-native cannot be handed over: unmount, and mount again");
+    }
     if (params.step === "offer") {
       if (this.#record === null) throw new FailureError("busy", "Not mounted yet");
       return offerMount(id, context.socket, this.#record, [this.holder.fuseFd, this.#lockFd]);

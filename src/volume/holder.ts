@@ -45,6 +45,8 @@ export interface HolderDeps {
   readonly program: Omit<ProgramOptions, "fuseFd">;
   /** The kernel can send requests again (FUSE_NOTIFY_RESEND, Linux 6.9). */
   readonly canResend: boolean;
+  /** The volume process itself has mounted, and nothing can go on without it (fuse-native). */
+  readonly endsWithProcess?: boolean;
   /** Told of everything that an administrator may want to hear. */
   readonly onEvent: (event: VolumeEvent) => void;
   /** The mount's state on record changes. */
@@ -145,7 +147,7 @@ export class Holder {
 
   /** Starts the volume process, and mounts once it is ready. Rejects with a `FailureError`; nothing is left then. */
   async start(): Promise<void> {
-    if (!this.#deps.canResend) {
+    if (!this.#deps.canResend && !this.#deps.endsWithProcess) {
       this.#log.warn(
         "This kernel cannot send requests again (that takes Linux 6.9): if the volume process dies, requests in flight fail",
       );
@@ -443,6 +445,12 @@ export class Holder {
     const plan = planRestart(this.#deathsMs, performance.now());
     this.#deathsMs = plan.deathsMs;
     const { reason, ...fields } = facts;
+    if (this.#deps.endsWithProcess) {
+      this.#log.error("The volume process has ended, and the mount with it", { reason, ...fields });
+      this.emit("volume-process-failing", `The volume process ${reason}, and the mount with it: mount it again`);
+      void this.#umount2(MNT_DETACH | UMOUNT_NOFOLLOW).finally(() => this.#finish());
+      return;
+    }
     this.#log.warn("Volume process is started again", { reason, ...fields, avoid, delayMs: plan.delayMs });
     this.emit("volume-process-restarted", `The volume process ${reason} and is started again`);
     if (plan.report) {

@@ -30,6 +30,8 @@ export interface VolumeConfig {
   readonly readPolicy: ReadPolicy;
   readonly fullPolicy: FullPolicy;
   readonly writeCache: "None" | "WriteBack";
+  /** How the kernel is spoken with; over /dev/fuse if absent. */
+  readonly binding?: "fuse-native";
   readonly capacityBytes: number | null;
   /** The name of the replica whose contents are the truth when directories are adopted. */
   readonly source: string | null;

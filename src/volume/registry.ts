@@ -54,7 +54,8 @@ export interface RegistryEntry {
 }
 
 export function runDirectory(env: Readonly<Record<string, string | undefined>> = process.env): string {
-  return env["CHIRON_RUN_DIR"] ?? "/run/chiron";
+  const personal = process.getuid?.() === 0 ? undefined : env["XDG_RUNTIME_DIR"];
+  return env["CHIRON_RUN_DIR"] ?? join(personal ?? "/run", "chiron");
 }
 
 /** The directory of a mount point: its last name, for people, and a hash of the whole, for uniqueness. Short enough for

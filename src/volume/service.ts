@@ -5,7 +5,9 @@
 import { openSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { FuseMountError } from "../fuse/device.ts";
 import type { FileSystem } from "../fuse/filesystem.ts";
+import { NativeSession } from "../fuse/native-session.ts";
 import { FuseSession } from "../fuse/session.ts";
 import { VolumeMetrics } from "../metrics/volume-metrics.ts";
 import { mapShared } from "../posix/memory.ts";
@@ -64,7 +66,9 @@ export class VolumeService {
   /** By index, as they are now; null where one was removed. */
   readonly #replicas: (ReplicaConfig | null)[];
   readonly #volume: Volume;
-  readonly #session: FuseSession;
+  /** null where fuse-native is used in its place. */
+  readonly #session: FuseSession | null;
+  readonly #nativeEnded = Promise.withResolvers<void>();
   readonly #stateLog: StateLog;
   readonly #caretaker: Caretaker;
   readonly #page: StatePageWriter;
@@ -125,6 +129,7 @@ export class VolumeService {
       if (store !== null && config.arbiter?.observes === false) service.#keepLease(store, leasedMs);
       await service.#prepare(resumed, beganMs);
       if (resumed) service.#resume();
+      if (config.binding === "fuse-native") await service.#mountNative();
       return service;
     } finally {
       clearInterval(pulse);
@@ -164,20 +169,22 @@ export class VolumeService {
       },
       { automatic: config.resyncMode === "Automatic" },
     );
-    this.#session = new FuseSession(
-      {
-        fd: deps.fuseFd,
-        fileSystem: metrics === null ? volume.fileSystem : measuredFileSystem(volume.fileSystem, metrics),
-        logger: deps.log,
-        onAwake: () => page.wake(),
-        onIdle: () => {
-          page.rest();
-          return false;
+    const kernelSession = (): FuseSession =>
+      new FuseSession(
+        {
+          fd: deps.fuseFd,
+          fileSystem: metrics === null ? volume.fileSystem : measuredFileSystem(volume.fileSystem, metrics),
+          logger: deps.log,
+          onAwake: () => page.wake(),
+          onIdle: () => {
+            page.rest();
+            return false;
+          },
         },
-      },
-      { posixAcl: volume.abilities.acls, writebackCache: config.writeCache === "WriteBack" },
-    );
-    this.ended = this.#session.ended.then(() => this.#release());
+        { posixAcl: volume.abilities.acls, writebackCache: config.writeCache === "WriteBack" },
+      );
+    this.#session = config.binding === "fuse-native" ? null : kernelSession();
+    this.ended = (this.#session?.ended ?? this.#nativeEnded.promise).then(() => this.#release());
   }
 
   /** `sinceMs`: it was asked for then. */
@@ -287,9 +294,25 @@ export class VolumeService {
     log.info("Replicas are alike", { entries, bytesWritten, everything });
   }
 
+  async #mountNative(): Promise<void> {
+    const { mountpoint, volume } = this.#config;
+    const { fileSystem } = this.#volume;
+    const deps = { mountpoint, source: `chiron:${volume}`, subtype: "chiron", fileSystem, logger: this.#deps.log };
+    // What may be refused was refused before anything was started.
+    const wishes = { posixAcl: false, writebackCache: false, locks: false, restart: false, acceptWrongResults: true };
+    try {
+      const session = await NativeSession.start(deps, wishes);
+      this.#page.rest();
+      void session.ended.then(() => this.#nativeEnded.resolve());
+    } catch (error) {
+      await this.#release();
+      throw error instanceof FuseMountError ? new FailureError("no-fuse", error.message, { cause: error }) : error;
+    }
+  }
+
   /** After mount(2). */
   serve(): void {
-    this.#session.start();
+    this.#session?.start();
     this.#startCare();
   }
 
@@ -303,7 +326,7 @@ export class VolumeService {
   }
 
   #resume(): void {
-    if (this.#session.resume(loadNegotiated(this.#stateLog)) === "unsupported") {
+    if (this.#session?.resume(loadNegotiated(this.#stateLog)) === "unsupported") {
       this.#deps.log.warn("This kernel cannot send requests again: those that were in flight get an error");
     }
     this.#startCare();
