@@ -4,6 +4,8 @@
  * before all of them have been looked at.
  */
 
+import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { mayHoldLinks } from "../replica/choose-run.ts";
 import { LocalReplica } from "../replica/local.ts";
 import type { Capabilities, Replica } from "../replica/replica.ts";
@@ -14,15 +16,17 @@ import { VoterArbiter } from "../replication/arbiter-voters.ts";
 import type { VolumeArbiter } from "../replication/contracts.ts";
 import { type ControlFiles, ReplicaControlFiles } from "../replication/control-files.ts";
 import { AdoptError, ClaimLostError, IdentityError, QuorumLostError, VolumeBusyError } from "../replication/errors.ts";
+import { HostBusyError, HostClaim } from "../replication/host-claim.ts";
 import { decideIdentity, readBackend, unmounted, writeMarker } from "../replication/identity.ts";
 import type { MembershipRecord } from "../replication/model.ts";
 import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
 import { errorText, type Logger } from "../util/logger.ts";
 import { start } from "../util/op.ts";
 import { FailureError } from "./failure.ts";
-import type { FailureCode, ReplicaConfig, VolumeConfig } from "./protocol.ts";
+import type { FailureCode, LeaseTimes, ReplicaConfig, VolumeConfig } from "./protocol.ts";
 import { isNfsUrl, makeReplica, type ReplicaKindDeps } from "./replica-kinds.ts";
 import type { ReplicaLocks } from "./replica-locks.ts";
+import { monotonicMs } from "./state-page.ts";
 
 export const WITNESS = "witness";
 const RESUME_RETRY_MS = 1_000;
@@ -65,6 +69,8 @@ export interface OpenedVolume {
   readonly arbiter: VolumeArbiter;
   /** The records on the voters, where these are the arbiter; null where another one is. */
   readonly records: VoterArbiter | null;
+  /** null where no other host can have the volume, or the arbiter sees to it. */
+  readonly host: HostClaim | null;
   readonly recorded: MembershipRecord;
 }
 
@@ -176,6 +182,13 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
         throw new ClaimLostError(request.term, best.term, best.members[0] ?? "");
     }
   }
+  const host = hostClaim(request, deps);
+  if (host !== null) {
+    const shared = voters.filter(({ name }) => config.replicas.some((r) => r.name === name && isNfsUrl(r.url)));
+    host.voters = () => shared.filter(({ name }) => here.includes(name));
+    if (!resumed && identity.kind === "existing") await host.wait();
+    host.voters = () => shared.filter(({ name }) => recorded.members.includes(name) && here.includes(name));
+  }
   if (identity.kind === "existing" && witness !== null && deps.store === null) await start(witness.create());
   for (const error of refused) onVoters.explain(error.replica, reasonOf(error));
   for (const [name, error] of problems) onVoters.explain(name, reasonOf(error));
@@ -191,6 +204,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   );
   if (unfenced.length > 0) recorded = await arbiter.leave(unfenced);
   await arbiter.confirm(); // somebody may have claimed it meanwhile: nothing was changed yet
+  await host?.beat(true);
   const capabilities: Capabilities[] = [];
   for (const replica of connected) {
     // Also of those that are yet to be filled: the volume offers what all of them can do.
@@ -217,8 +231,37 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     capabilities,
     arbiter,
     records: deps.store === null ? onVoters : null,
+    host,
     recorded,
   };
+}
+
+function hostClaim({ config }: OpenRequest, { store, log }: OpenDeps): HostClaim | null {
+  if (store !== null || !config.replicas.some(({ url }) => isNfsUrl(url))) return null;
+  const given = process.env["CHIRON_HOST_NAME"];
+  const host = given ?? hostname();
+  const mount = `${given ?? machineId()}:${config.stateDirectory}`;
+  const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+  const { leaseMs } = hostTimes(config.deadlineMs);
+  return new HostClaim({ pause, nowMs: monotonicMs, log }, { host, mountpoint: config.mountpoint, mount, leaseMs });
+}
+
+/** Changes wait only when they would have failed anyway; who takes over waits a little longer. */
+export function hostTimes(deadlineMs: number): LeaseTimes {
+  const holdMs = Math.max(6_000, deadlineMs + 2_000);
+  return { renewMs: 2_000, holdMs, leaseMs: holdMs + 4_000 };
+}
+
+function machineId(): string {
+  for (const path of ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"]) {
+    try {
+      const id = readFileSync(path, "latin1").trim();
+      if (id !== "") return id;
+    } catch {
+      // the next one
+    }
+  }
+  return hostname();
 }
 
 /** Makes `.chiron` everywhere, or nowhere: then nothing has been changed. */
@@ -291,14 +334,14 @@ function statusArbiter(
   replicas: readonly (Replica | null)[],
   { log }: OpenDeps,
 ): StatusArbiter {
-  const { node = "", mount = "" } = config.arbiter ?? {};
+  const { node = "", mount = "", waitMs = 0 } = config.arbiter ?? {};
   const names = config.replicas.map(({ name }) => name);
   // A directory of this machine is nobody else's, and its lock tells of those who are here.
   const fences = (members: readonly string[]) =>
     replicas.every((replica) => replica === null || !members.includes(replica.name) || shutsOut(replica));
   const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-  const deps = { store, voters, fences, now: () => new Date(), pause, log };
-  return new StatusArbiter(deps, { node, mount, volumeId, resumed, replicas: names, here });
+  const deps = { store, voters, fences, now: () => new Date(), nowMs: () => performance.now(), pause, log };
+  return new StatusArbiter(deps, { node, mount, volumeId, resumed, waitMs, replicas: names, here });
 }
 
 export function shutsOut({ url, fences }: Replica): boolean {
@@ -378,6 +421,7 @@ function codeOf(error: unknown, kept: boolean): FailureCode {
   if (error instanceof IdentityError) return error.problem === "newer-version" ? "state" : "identity";
   if (error instanceof AdoptError) return "adopt";
   if (error instanceof QuorumLostError) return "quorum";
+  if (error instanceof HostBusyError) return "busy";
   if (error instanceof ClaimLostError) return kept ? "lost" : "busy";
   if (error instanceof VolumeBusyError) return "busy";
   return "replica";

@@ -14,6 +14,7 @@ import { mapShared } from "../posix/memory.ts";
 import { exitNow } from "../posix/processes.ts";
 import { Caretaker } from "../replication/caretaker.ts";
 import { ClaimLostError } from "../replication/errors.ts";
+import type { HostClaim } from "../replication/host-claim.ts";
 import type { MembershipEvent } from "../replication/membership.ts";
 import type { ReplicaStatus, VolumeSpace, VolumeState, VolumeStatus } from "../replication/model.ts";
 import { holdsMissed, reconcile } from "../replication/reconcile.ts";
@@ -24,9 +25,10 @@ import { keepDiverged } from "./diverged.ts";
 import { FailureError } from "./failure.ts";
 import type { StartMessage } from "./holder-link.ts";
 import { measured } from "./measured.ts";
-import { openVolume, shutsOut } from "./open-volume.ts";
+import { hostTimes, openVolume, shutsOut } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, ReplicaConfig, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
+import { isNfsUrl } from "./replica-kinds.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
 import { Snapshots } from "./snapshots.ts";
 import {
@@ -127,6 +129,7 @@ export class VolumeService {
       });
       service = new VolumeService(config, deps, volume, stateLog, page, locks, metrics);
       if (store !== null && config.arbiter?.observes === false) service.#keepLease(store, leasedMs);
+      if (opened.host !== null) service.#keepHost(opened.host);
       await service.#prepare(resumed, beganMs);
       if (resumed) service.#resume();
       if (config.binding === "fuse-native") await service.#mountNative();
@@ -163,7 +166,7 @@ export class VolumeService {
         dropHandles: (index) => volume.files.dropHandles(index),
         onDisconnected: (index) => this.#care.disconnected(index),
         reach: (index) => this.#care.reach(index),
-        inspect: (index) => this.#care.inspect(index),
+        inspect: (index) => this.#inspect(index),
         resync: async (index, options) => void (await this.#care.resync(index, options)),
         log: deps.log,
       },
@@ -216,16 +219,56 @@ export class VolumeService {
     this.#lease.start(sinceMs);
   }
 
+  /** Says on the replicas that this host has the volume, for as long as it does. */
+  #keepHost(host: HostClaim): void {
+    const { membership, opened } = this.#volume;
+    host.voters = () =>
+      membership.inSync.flatMap((index) => {
+        const replica = opened.replicas[index];
+        return replica !== null && replica !== undefined && isNfsUrl(replica.url)
+          ? [{ name: replica.name, files: opened.files(replica.name) }]
+          : [];
+      });
+    this.#lease = new VolumeLease(
+      {
+        renew: () => host.beat(),
+        onTaken: () => this.askWhoHasIt("lease"),
+        onHold: () => membership.hold(this.#config.deadlineMs),
+        onLetGo: () => membership.letGo(),
+        onEnd: () => {},
+        onUntil: () => {},
+        mustEnd: () => false,
+        nowMs: monotonicMs,
+        log: this.#deps.log,
+      },
+      hostTimes(this.#config.deadlineMs),
+    );
+    this.#lease.start(monotonicMs());
+  }
+
+  /** Connected: is it ours? If the volume is somebody else's by now, this mount is over. */
+  async #inspect(index: number): Promise<void> {
+    try {
+      await this.#care.inspect(index);
+    } catch (error) {
+      if (error instanceof ClaimLostError) this.#lose(error);
+      throw error;
+    }
+  }
+
   /**
    * Somebody else has the lease, or has ended our sessions: if that is a take-over, this mount is over. If it is not, a
    * session was ended by one who had lost the volume without knowing: the next process makes its sessions anew.
    */
   askWhoHasIt(lost: "lease" | "session"): void {
-    if (this.#config.arbiter === undefined) return;
-    const { arbiter } = this.#volume.opened;
+    const { arbiter, host } = this.#volume.opened;
+    const isElsewhere = this.#config.arbiter !== undefined;
+    if (!isElsewhere && host === null) return;
     void arbiter.confirm().then(
       () => {
-        if (lost === "session") exitNow(SESSION_ENDED_EXIT);
+        // Where the record is on the replicas, it may be out of reach for this very reason: the next process sees it.
+        const isLast = this.#volume.membership.inSync.length < 2;
+        if (lost === "session" && (isElsewhere || isLast)) exitNow(SESSION_ENDED_EXIT);
       },
       (error: unknown) => {
         if (error instanceof ClaimLostError) this.#lose(error);
@@ -595,6 +638,11 @@ export class VolumeService {
       await this.#volume.settle();
       const observes = this.#config.arbiter?.observes === true;
       if (!observes && (await this.#volume.persist())) await this.#volume.membership.release();
+      const { host } = this.#volume.opened;
+      if (host !== null) {
+        this.#lease?.stop();
+        await host.release();
+      }
     } catch (error) {
       this.#deps.log.error("The volume was not left in order: the next mount makes the replicas alike", {
         error: errorText(error),

@@ -51,10 +51,16 @@ function startWith(env: NodeJS.ProcessEnv, program: string, args: readonly strin
 export class Bench implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), "chiron-faults-"));
   readonly mountpoint = this.make("mnt");
-  readonly #env = { ...process.env, CHIRON_RUN_DIR: join(this.directory, "run"), NO_COLOR: "1" };
+  readonly #env: NodeJS.ProcessEnv & { readonly CHIRON_RUN_DIR: string };
   readonly #undo: (() => void)[] = [];
   #mounted = false;
   #workloads = 0;
+
+  /** `host`: the name of the host that this one's mounts take themselves to be on. */
+  constructor(host?: string) {
+    const env = { ...process.env, CHIRON_RUN_DIR: join(this.directory, "run"), NO_COLOR: "1" };
+    this.#env = host === undefined ? env : { ...env, CHIRON_HOST_NAME: host };
+  }
 
   make(name: string): string {
     const path = join(this.directory, name);
@@ -170,22 +176,29 @@ export class Bench implements AsyncDisposable {
     for (const other of others) run("python3", join(root, "test/trees-equal.py"), first, other);
   }
 
+  /** All processes of the mount. */
+  #pids(): string[] {
+    return readdirSync("/proc").filter((pid) => {
+      if (!/^\d+$/.test(pid) || pid === String(process.pid)) return false;
+      try {
+        return readFileSync(`/proc/${pid}/environ`, "latin1").includes(`CHIRON_RUN_DIR=${this.#env.CHIRON_RUN_DIR}`);
+      } catch {
+        return false;
+      }
+    });
+  }
+
+  signalAll(signal: NodeJS.Signals): void {
+    for (const pid of this.#pids()) process.kill(Number(pid), signal);
+  }
+
   /** As if the machine had stopped: every process of the mount is gone at once, and the mount with them. */
   crash(): void {
-    const pids = (): string[] =>
-      readdirSync("/proc").filter((pid) => {
-        if (!/^\d+$/.test(pid) || pid === String(process.pid)) return false;
-        try {
-          return readFileSync(`/proc/${pid}/environ`, "latin1").includes(`CHIRON_RUN_DIR=${this.#env.CHIRON_RUN_DIR}`);
-        } catch {
-          return false;
-        }
-      });
     // Stopped first, so that none can start another one again.
-    for (let all = pids(), known = 0; all.length > known; known = all.length, all = pids()) {
+    for (let all = this.#pids(), known = 0; all.length > known; known = all.length, all = this.#pids()) {
       for (const pid of all) process.kill(Number(pid), "SIGSTOP");
     }
-    const killed = pids();
+    const killed = this.#pids();
     for (const pid of killed) process.kill(Number(pid), "SIGKILL");
     run("umount", "-l", this.mountpoint);
     this.#mounted = false;
