@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Replica } from "../replica/replica.ts";
 import { describeDisk, MemoryDisk } from "../replica/testing/memory-disk.ts";
 import { seeded } from "../replica/testing/random.ts";
+import { EIO } from "../util/errno.ts";
 import { Resync } from "./resync.ts";
 import { randomOperation, twins } from "./testing/history.ts";
 import { TestVolume } from "./testing/test-volume.ts";
@@ -64,4 +66,34 @@ test("directories that a refused removal has marked are told apart when they are
   assert.ok((await volume.run({ kind: "exchange", path: "d", to: "twin" })) >= 0);
   await resync(volume, 1);
   await rejoined(volume);
+});
+
+test("a replica that failed at an exchange of directories, whether it has done it or not, has the right contents afterwards", async () => {
+  for (const isDone of [false, true]) {
+    for (const isKnown of [false, true]) {
+      let fails = false;
+      const wrap = (replica: Replica, index: number): Replica =>
+        new Proxy(replica, {
+          get(target, property) {
+            const value: unknown = Reflect.get(target, property);
+            if (typeof value !== "function") return value;
+            return (...args: unknown[]): unknown => {
+              const isFault = fails && index === 1 && property === "rename";
+              const result = isFault && !isDone ? 0 : Reflect.apply(value, target, args);
+              return isFault ? -EIO : result;
+            };
+          },
+        });
+      const volume = await TestVolume.open([new MemoryDisk(), new MemoryDisk()], { wrap });
+      for (const operation of twins) assert.ok((await volume.run(operation)) >= 0);
+      await volume.settle();
+      if (isKnown) assert.ok(await volume.intents.checkpoint());
+      fails = true;
+      assert.ok((await volume.run({ kind: "exchange", path: "d", to: "twin" })) >= 0);
+      assert.deepEqual(volume.membership.inSync, [0]);
+      fails = false;
+      await resync(volume, 1);
+      await rejoined(volume);
+    }
+  }
 });
