@@ -37,6 +37,8 @@ export interface StatusArbiterDeps {
   /** Does each of these shut earlier processes out by itself? */
   readonly fences: (members: readonly string[]) => boolean;
   readonly now: () => Date;
+  /** A clock that never jumps. */
+  readonly nowMs: () => number;
   readonly pause: (ms: number) => Promise<void>;
   readonly log: Logger;
 }
@@ -45,6 +47,8 @@ export interface StatusArbiterOptions extends Claimant {
   readonly volumeId: string;
   /** Goes on for an earlier process of this mount: waits for the store for as long as it takes. */
   readonly resumed: boolean;
+  /** How long a change of the record waits for the store. */
+  readonly waitMs: number;
   readonly replicas: readonly string[];
   /** Replicas that answer, are ours, and have no earlier call under way. */
   readonly here: readonly string[];
@@ -187,11 +191,11 @@ export class StatusArbiter implements VolumeArbiter {
   }
 
   async #write(change: Pick<StatusRecord, "members" | "absent">, clean: boolean): Promise<StatusRecord> {
-    for (;;) {
-      const held = await this.#read();
+    for (const giveUpMs = this.#deps.nowMs() + this.#options.waitMs; ; ) {
+      const held = await this.#read(giveUpMs);
       const ours = this.#check(held);
       const record = { ...ours, ...change, seq: ours.seq + 1, clean, fenced: this.#deps.fences(change.members) };
-      if (!(await this.#swap(held.version, record))) continue;
+      if (!(await this.#swap(held.version, record, giveUpMs))) continue;
       this.#current = record;
       await this.#copy(record);
       return record;
@@ -205,26 +209,33 @@ export class StatusArbiter implements VolumeArbiter {
     throw new ClaimLostError(term, held.record?.term ?? 0, held.holder ?? "nobody");
   }
 
-  async #read(): Promise<Awaited<ReturnType<RecordStore["read"]>>> {
-    return await this.#reached(() => this.#deps.store.read());
+  async #read(giveUpMs: number | null = null): Promise<Awaited<ReturnType<RecordStore["read"]>>> {
+    return await this.#reached(() => this.#deps.store.read(), giveUpMs);
   }
 
-  async #swap(version: string, record: StatusRecord): Promise<boolean> {
-    return await this.#reached(() => this.#deps.store.swap(version, record));
+  /** One that had no answer is looked for by reading again. */
+  async #swap(version: string, record: StatusRecord, giveUpMs: number | null = null): Promise<boolean> {
+    let tried = false;
+    return await this.#reached(async () => {
+      if (tried) return false;
+      tried = true;
+      return await this.#deps.store.swap(version, record);
+    }, giveUpMs);
   }
 
-  /** Before a process that goes on for another one has its claim, there is nothing else that it could do. */
-  async #reached<T>(call: () => Promise<T>): Promise<T> {
+  /** Before a process that goes on for another one has its claim, there is nothing else that it could do but wait. */
+  async #reached<T>(call: () => Promise<T>, giveUpMs: number | null): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await call();
       } catch (error) {
         const problem = errorText(error);
-        if (this.#current !== null || !this.#options.resumed) {
-          const message = `The membership cannot be read or recorded, so changes wait: ${problem}`;
+        const waits = this.#current === null && this.#options.resumed;
+        if (!waits && (giveUpMs === null || this.#deps.nowMs() >= giveUpMs)) {
+          const message = `The membership cannot be read or recorded: ${problem}`;
           throw new QuorumLostError("record-failed", [], message, error);
         }
-        if (attempt % 10 === 1) this.#deps.log.warn("Waiting for the membership record", { error: problem });
+        if (attempt % 10 === 1) this.#deps.log.warn("The membership record cannot be reached", { error: problem });
         await this.#deps.pause(RETRY_MS);
       }
     }

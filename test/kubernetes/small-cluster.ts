@@ -152,7 +152,7 @@ export async function startSmallCluster(options: { readonly compiled?: boolean }
 }
 
 /** A test that failed half-way leaves mounts and holders behind; nothing below our own directory may stay. */
-async function removeMounts(directory: string): Promise<void> {
+export async function removeMounts(directory: string): Promise<void> {
   for (;;) {
     const line = readFileSync("/proc/self/mountinfo", "utf8")
       .split("\n")
