@@ -7,16 +7,17 @@ import { makeSubtree, removeSubtree } from "../replica/subtree.ts";
 import { byteString } from "../util/byte-string.ts";
 import { errnoName } from "../util/errno.ts";
 import type { Logger } from "../util/logger.ts";
+import { SharedBackends } from "./shared-backends.ts";
 import { backendUrl, type NodeFacts, placeOf, VolumeRefusal } from "./volume-config.ts";
 
 const deadlineMs = 30_000;
 
 export class Trees {
   readonly #facts: NodeFacts;
-  readonly #logger: Logger;
+  readonly #backends: SharedBackends;
   constructor(facts: NodeFacts, logger: Logger) {
     this.#facts = facts;
-    this.#logger = logger;
+    this.#backends = new SharedBackends((url) => makeBackend(url, url, { logger, deadlineMs }), deadlineMs);
   }
 
   /** Throws a `VolumeRefusal` that names the replica. */
@@ -88,20 +89,17 @@ export class Trees {
     work: (replica: Replica) => Promise<number>,
   ): Promise<void> {
     const url = backendUrl(volume, name, placeOf(volume, name), this.#facts, null);
-    const replica = makeBackend(name, url, { logger: this.#logger, deadlineMs });
     try {
-      await replica.connect({ signal });
-      const result = await work(replica);
-      if (result < 0) throw new Error(`${url}: ${errnoName(result)}`);
+      await this.#backends.use(url, signal, async (backend) => {
+        const result = await work(backend);
+        if (result < 0) throw new Error(`${url}: ${errnoName(result)}`);
+      });
     } catch (error) {
       signal.throwIfAborted();
       throw new VolumeRefusal(
         `replica "${name}" of volume "${volume.metadata.name}": ${(error as Error).message}`,
         true,
       );
-    } finally {
-      // A backend that hangs keeps its calls for ever; nobody waits for that.
-      void replica.disconnect();
     }
   }
 }
