@@ -4,10 +4,7 @@ import type { IntentRecord } from "./intent-record.ts";
 import { type RenameRecord, unmapPath } from "./intent-renames.ts";
 import type { Path } from "./node-path.ts";
 
-/**
- * It is not known which directory has which name on the replica: since their parents are to be scanned, a rename of the set
- * takes all that it moves for uncertain, and contents are compared.
- */
+/** It is not known which directory has which name on the replica: everything in one that was renamed is looked at. */
 export function markIntents(set: DirtySet, records: readonly IntentRecord[]): void {
   for (const record of records) {
     if (record.kind !== "rename") markOne(set, record, (path) => path);
@@ -16,6 +13,8 @@ export function markIntents(set: DirtySet, records: readonly IntentRecord[]): vo
       set.scan(from);
       set.scan(to);
       set.rename(from, record.from.at(-1) ?? "", to, record.to.at(-1) ?? "", record.exchange);
+      set.tree(record.from, true);
+      set.tree(record.to, true);
     }
   }
 }

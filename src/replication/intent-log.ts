@@ -10,41 +10,25 @@
  *   one name and then lose it; its record says so.
  * - A generation's records are removed only when every change that was asked about in it has ended and every replica
  *   has synced since; and never while a replica is out, because they also say what that one may lack.
- * - A disk that is full must not keep anybody from deleting: a spare generation is kept ready, with one intent for the
- *   whole tree, and takes effect by a rename.
  */
 import type { Replica, TimeSpec } from "../replica/replica.ts";
 import type { ByteString } from "../util/byte-string.ts";
-import { EDQUOT, EEXIST, EIO, ENOENT, ENOSPC } from "../util/errno.ts";
+import { EDQUOT, EEXIST, EIO, ENOSPC } from "../util/errno.ts";
 import { FileAttr, isDirectory, S_IFDIR, S_IFMT } from "../util/file-attr.ts";
 import { type Eventual, type Op, start, wait } from "../util/op.ts";
 import type { Intents } from "./contracts.ts";
-import { SharedFlush } from "./intent-flush.ts";
-import { adoptGenerations, begunAt, type Generation, newGeneration } from "./intent-generations.ts";
-import { type ControlPlace, intentsPlace, SPARE, sparePlace } from "./intent-places.ts";
+import { begunAt } from "./intent-generations.ts";
+import { type ControlPlace, intentsPlace } from "./intent-places.ts";
 import { isBefore, putMark, type ReadIntents, readIntents, removeIntents, removeMarks } from "./intent-read.ts";
-import { encodeIntent, type IntentBody, type IntentRecord, maxTargetBytes, pathThatFits } from "./intent-record.ts";
+import { type IntentBody, type IntentRecord, maxTargetBytes, pathThatFits } from "./intent-record.ts";
+import { IntentRecords, type IntentRecordsDeps, type ReplicaResult } from "./intent-records.ts";
 import { withoutFailed } from "./intent-renames.ts";
 import { hasNoPlace, type Path, pathOf } from "./node-path.ts";
 import type { TreeNode } from "./tree.ts";
 
 const owner = { uid: 0, gid: 0 };
 
-export interface ReplicaResult {
-  readonly replica: number;
-  /** 0, or a negative errno. */
-  readonly result: number;
-}
-
-export interface IntentLogDeps {
-  readonly replica: (index: number) => Replica;
-  /** Indices of the in-sync replicas, the leader first; a new array at each change. */
-  readonly inSync: () => readonly number[];
-  /**
-   * A record or its flush did not succeed everywhere. Expels whom it has to, and answers 0 if the change may go on, or
-   * the errno for it.
-   */
-  readonly onFailed: (results: readonly ReplicaResult[]) => number;
+export interface IntentLogDeps extends IntentRecordsDeps {
   /** True while a replica of the volume is not in sync: nothing is cleared. */
   readonly isDegraded: () => boolean;
   /**
@@ -65,33 +49,29 @@ export class IntentLog implements Intents {
   readonly #deps: IntentLogDeps;
   readonly #isOrdered: () => boolean;
   readonly #flushes: boolean;
-  /** What `coveredIn` and `dataCoveredIn` are compared with. */
-  #generation = 1;
-  #current: Generation | null = null;
-  /** Not cleared yet, oldest first. */
-  #older: Generation[] = [];
-  /** The generation in which everything is covered, by the spare intent. */
-  #everythingIn = 0;
-  #seq = 0;
+  readonly #records: IntentRecords;
   /** While a replica is out whose intents had to be cleared all the same: since when they had been. */
   #keptSince: Map<number, TimeSpec> | null = null;
   /** What is asked for and not answered yet, and by which nodes. */
   readonly #asked = new Set<Promise<number>>();
   readonly #pending = new Map<TreeNode, Promise<number>>();
-  #sparing: Promise<void> | null = null;
-  readonly #flushing = new SharedFlush(() => this.#flushOp());
   #checkpointing: Promise<boolean> | null = null;
-  /** Told whenever a generation gets its first record. */
-  onBegun: () => void = () => {};
 
   constructor(deps: IntentLogDeps, options: IntentLogOptions = {}) {
     this.#deps = deps;
+    this.#records = new IntentRecords(deps);
     this.#isOrdered = options.isOrdered ?? (() => true);
     this.#flushes = options.flush ?? true;
   }
 
+  /** Told whenever a generation gets its first record. */
+  set onBegun(told: () => void) {
+    this.#records.onBegun = told;
+  }
+
+  /** What `coveredIn` and `dataCoveredIn` are compared with. */
   get generation(): number {
-    return this.#generation;
+    return this.#records.generation;
   }
 
   get #flushEach(): boolean {
@@ -100,24 +80,20 @@ export class IntentLog implements Intents {
 
   /** Records that no checkpoint has cleared. */
   get count(): number {
-    return this.#generations.reduce((n, { records }) => n + records.length, 0);
+    return this.#records.all.reduce((n, { records }) => n + records.length, 0);
   }
 
   /** What may not be on stable storage everywhere, as `MissedChangesLog.begin` wants it for a replica that leaves. */
   get uncleared(): readonly IntentRecord[] {
-    const records = this.#generations.flatMap((generation) => generation.records);
+    const records = this.#records.all.flatMap((generation) => generation.records);
     return withoutFailed(records, records);
-  }
-
-  get #generations(): readonly Generation[] {
-    return this.#current === null ? this.#older : [...this.#older, this.#current];
   }
 
   /** When, by each in-sync replica's own time, the first of these was made: what has changed since may be among them. */
   async begunAt(): Promise<(replica: number) => TimeSpec | null> {
     const begun = new Map<number, TimeSpec | null>();
     for (const index of this.#deps.inSync()) {
-      const own = await begunAt(this.#deps.replica(index), index, this.#generations);
+      const own = await begunAt(this.#deps.replica(index), index, this.#records.all);
       const kept = this.#keptSince === null ? null : (this.#keptSince.get(index) ?? { seconds: 0, nsec: 0 });
       begun.set(index, kept !== null && (own === null || isBefore(kept, own)) ? kept : own);
     }
@@ -136,32 +112,24 @@ export class IntentLog implements Intents {
       const made = await replica.mkdir(intentsPlace.parent as ControlPlace, intentsPlace.name, 0o700, owner, null);
       results.push({ replica: index, result: made === -EEXIST ? 0 : Math.min(0, made) });
       read.set(index, await readIntents(replica));
-      await start(this.#prepareSpare(replica));
+      await start(this.#records.prepareSpare(replica));
     }
     if (results.some(({ result }) => result < 0)) this.#deps.onFailed(results);
-    this.#older = adoptGenerations(read);
-    for (const { records, number } of this.#older) {
-      for (const { seq } of records) this.#seq = Math.max(this.#seq, seq);
-      this.#generation = Math.max(this.#generation, number + 1);
-    }
-    for (const { alike, joined } of read.values()) {
-      this.#generation = Math.max(this.#generation, alike + 1, joined + 1);
-    }
-    if (this.#older.length > 0) this.onBegun();
+    this.#records.adopt(read);
   }
 
   entries(directory: TreeNode): Eventual<number> {
-    if (directory.coveredIn === this.#generation || this.#everythingIn === this.#generation) return 0;
+    if (directory.coveredIn === this.generation || this.#records.coversEverything) return 0;
     return this.#cover(directory, () => this.#coverEntries(directory));
   }
 
   attributes(node: TreeNode): Eventual<number> {
-    if (node.coveredIn === this.#generation || this.#everythingIn === this.#generation) return 0;
+    if (node.coveredIn === this.generation || this.#records.coversEverything) return 0;
     return this.#cover(node, () => this.#coverAttributes(node));
   }
 
   data(node: TreeNode): Eventual<number> {
-    if (node.dataCoveredIn === this.#generation || this.#everythingIn === this.#generation) return 0;
+    if (node.dataCoveredIn === this.generation || this.#records.coversEverything) return 0;
     return this.#cover(node, () => this.#coverData(node));
   }
 
@@ -173,28 +141,26 @@ export class IntentLog implements Intents {
 
   /** A covered file was cut to nothing: its data are as a new file's from now on. */
   truncated(node: TreeNode): void {
-    if (node.coveredIn === this.#generation) node.dataCoveredIn = this.#generation;
+    if (node.coveredIn === this.generation) node.dataCoveredIn = this.generation;
   }
 
   rename(from: TreeNode, fromName: ByteString, to: TreeNode, toName: ByteString, exchange: boolean): Eventual<number> {
-    if (this.#everythingIn === this.#generation) return 0;
+    if (this.#records.coversEverything) return 0;
     return this.#ask(start(this.#recordRename(from, fromName, to, toName, exchange)));
   }
 
   renameRefused(record: number): Eventual<number> {
-    return this.#ask(start(this.#write(() => ({ kind: "failed", of: record }))));
+    return this.#ask(start(this.#records.write(() => ({ kind: "failed", of: record }))));
   }
 
   /** The next generation begins: nothing is covered any more. What the earlier ones hold stays until a checkpoint. */
   renew(): void {
-    if (this.#current !== null) this.#older.push(this.#current);
-    this.#current = null;
-    this.#generation++;
+    this.#records.renew();
   }
 
   /** A replica has left: from here on the intents say what it may lack, as long as nothing is cleared. */
   recordOut(name: string): Eventual<number> {
-    return start(this.#write(() => ({ kind: "out", replica: name })));
+    return start(this.#records.write(() => ({ kind: "out", replica: name })));
   }
 
   /** The replica of this name is another one from now on: what is on record of its absence is void, for certain. */
@@ -203,8 +169,8 @@ export class IntentLog implements Intents {
   }
 
   *#writeFlushed(body: IntentBody): Op<number> {
-    const result = yield* this.#write(() => body);
-    return result === 0 ? yield* wait(this.#flush()) : result;
+    const result = yield* this.#records.write(() => body);
+    return result === 0 ? yield* wait(this.#records.flush()) : result;
   }
 
   /**
@@ -225,19 +191,19 @@ export class IntentLog implements Intents {
   async join(newcomer: Replica): Promise<number> {
     const made = await newcomer.mkdir(intentsPlace.parent as ControlPlace, intentsPlace.name, 0o700, owner, null);
     if (made < 0 && made !== -EEXIST) return made;
-    await start(this.#prepareSpare(newcomer));
-    const marked = await putMark(newcomer, { kind: "joined", generation: this.#generation });
+    await start(this.#records.prepareSpare(newcomer));
+    const marked = await putMark(newcomer, { kind: "joined", generation: this.generation });
     if (marked < 0) return marked;
     this.renew();
-    return await this.#flush();
+    return await this.#records.flush();
   }
 
   async #checkpoint(evenDegraded: boolean): Promise<boolean> {
     if (this.#deps.isDegraded() && !evenDegraded) return false;
-    if (this.#current === null && this.#older.length === 0) return true;
+    if (this.#records.all.length === 0) return true;
     await this.#deps.drained(); // times that are made equal now are covered by what is about to be cleared
     this.renew();
-    const done = this.#older.slice();
+    const done = [...this.#records.all];
     await this.#drained();
     const members = this.#deps.inSync();
     const answers = members.map((index) => this.#deps.replica(index).sync());
@@ -255,14 +221,14 @@ export class IntentLog implements Intents {
       since === null ? null : new Map(members.map((index) => [index, since(index) ?? { seconds: 0, nsec: 0 }]));
     const upTo = Math.max(...done.map(({ number }) => number));
     if (!(await this.#markAlike(members, upTo))) return false;
-    this.#older = this.#older.filter((generation) => !done.includes(generation));
+    this.#records.clear(done);
     for (const index of members) {
       const numbers = done.filter((generation) => generation.members.has(index)).map((generation) => generation.number);
       const result = await removeIntents(this.#deps.replica(index), numbers);
       if (result < 0 && this.#deps.inSync().includes(index)) this.#deps.onFailed([{ replica: index, result }]);
       else {
         await removeMarks(this.#deps.replica(index), upTo);
-        await start(this.#prepareSpare(this.#deps.replica(index)));
+        await start(this.#records.prepareSpare(this.#deps.replica(index)));
       }
     }
     return true;
@@ -314,7 +280,7 @@ export class IntentLog implements Intents {
   }
 
   *#coverEntries(directory: TreeNode): Op<number> {
-    const generation = this.#generation;
+    const generation = this.generation;
     if (directory.coveredIn === generation) return 0;
     const result = yield* this.#writePath("entries", pathOf(directory), false, this.#flushEach);
     if (result === 0) directory.coveredIn = generation;
@@ -322,7 +288,7 @@ export class IntentLog implements Intents {
   }
 
   *#coverAttributes(node: TreeNode): Op<number> {
-    const generation = this.#generation;
+    const generation = this.generation;
     if (node.coveredIn === generation) return 0;
     const byParent = node.parent !== null && node.parent.coveredIn === generation;
     const isDir = node.parent === null || (node.type & S_IFMT) === S_IFDIR;
@@ -339,7 +305,7 @@ export class IntentLog implements Intents {
   }
 
   *#coverData(node: TreeNode): Op<number> {
-    const generation = this.#generation;
+    const generation = this.generation;
     if (node.dataCoveredIn === generation) return 0;
     const severalNames = (yield* this.#hasSeveralNames(node)) ?? false;
     const result = yield* this.#writePath("data", pathOf(node), severalNames, this.#flushes);
@@ -367,8 +333,8 @@ export class IntentLog implements Intents {
         : kind === "entries"
           ? { kind, path }
           : { kind, path, severalNames };
-    const result = yield* this.#write(() => body);
-    return result === 0 && flush ? yield* wait(this.#flush()) : result;
+    const result = yield* this.#records.write(() => body);
+    return result === 0 && flush ? yield* wait(this.#records.flush()) : result;
   }
 
   *#recordRename(
@@ -396,18 +362,18 @@ export class IntentLog implements Intents {
     const length = fromPath.join("/").length + toPath.join("/").length;
     if (length > maxTargetBytes - 64) {
       for (const path of [fromPath, toPath]) {
-        const result = yield* this.#write(() => ({ kind: "tree", path: pathThatFits(path) }));
+        const result = yield* this.#records.write(() => ({ kind: "tree", path: pathThatFits(path) }));
         if (result !== 0) return result;
       }
       return 0;
     }
     let recorded = 0;
-    const result = yield* this.#write((index, seq) => {
+    const result = yield* this.#records.write((index, seq) => {
       recorded = seq;
       const [ino, otherIno] = inos.get(index) ?? [0, 0];
       return { kind: "rename", from: fromPath, to: toPath, exchange, ino, otherIno };
     });
-    const flushed = result === 0 && this.#flushEach ? yield* wait(this.#flush()) : result;
+    const flushed = result === 0 && this.#flushEach ? yield* wait(this.#records.flush()) : result;
     return flushed === 0 ? recorded : flushed;
   }
 
@@ -416,113 +382,6 @@ export class IntentLog implements Intents {
     const attr = new FileAttr();
     const result = yield* wait(this.#deps.replica(index).lookup(directory, name, attr));
     return result >= 0 && isDirectory(attr.mode) ? attr.ino : 0;
-  }
-
-  /** Puts one record on every in-sync replica, each in its own words. */
-  *#write(bodyFor: (replica: number, seq: number) => IntentBody): Op<number> {
-    const members = this.#deps.inSync();
-    const generation = this.#begin();
-    const seq = ++this.#seq;
-    generation.records.push({ ...bodyFor(members[0] ?? 0, seq), generation: generation.number, seq });
-    generation.unflushed = true;
-    const results = yield* this.#onAll(members, (replica, index) =>
-      this.#place(replica, index, generation, seq, encodeIntent(bodyFor(index, seq))),
-    );
-    if (results.every(({ result }) => result === 0)) return 0;
-    if (results.some(({ result }) => result === -ENOSPC || result === -EDQUOT)) return yield* this.#useSpare();
-    return this.#deps.onFailed(results);
-  }
-
-  #begin(): Generation {
-    if (this.#current !== null) return this.#current;
-    const number = this.#generation;
-    const first: IntentRecord = { kind: "begin", generation: number, seq: ++this.#seq };
-    this.#current = newGeneration(number, first);
-    this.onBegun();
-    return this.#current;
-  }
-
-  *#place(replica: Replica, index: number, to: Generation, seq: number, target: ByteString): Op<number> {
-    if (!to.members.has(index)) {
-      const made = yield* wait(replica.mkdir(intentsPlace, to.place.name, 0o700, owner, null));
-      if (made < 0 && made !== -EEXIST) return made;
-      const first = to.records[0] as IntentRecord;
-      const begun = yield* wait(replica.symlink(to.place, String(first.seq), encodeIntent(first), owner, null));
-      if (begun < 0 && begun !== -EEXIST) return begun;
-      to.members.add(index);
-    }
-    return yield* wait(replica.symlink(to.place, String(seq), target, owner, null));
-  }
-
-  /** No space for a record: the spare generation, which names the whole tree, becomes the current one everywhere. */
-  *#useSpare(): Op<number> {
-    while (this.#sparing !== null) yield this.#sparing;
-    if (this.#everythingIn === this.#generation) return 0;
-    const sparing = Promise.withResolvers<void>();
-    this.#sparing = sparing.promise;
-    try {
-      this.renew();
-      const number = this.#generation;
-      const generation = newGeneration(number, { kind: "tree", path: [], generation: number, seq: ++this.#seq });
-      const { place } = generation;
-      this.#current = generation;
-      this.onBegun();
-      const results = yield* this.#onAll(this.#deps.inSync(), function* (replica, index) {
-        const result = yield* wait(replica.rename(intentsPlace, SPARE, intentsPlace, place.name, 0));
-        replica.forget(sparePlace);
-        if (result === 0) generation.members.add(index);
-        return result === -ENOENT ? -ENOSPC : result; // it is in use already
-      });
-      const answer = results.every(({ result }) => result === 0) ? 0 : this.#deps.onFailed(results);
-      const flushed = answer === 0 ? yield* wait(this.#flush()) : answer;
-      if (flushed === 0 && this.#generation === number) this.#everythingIn = number;
-      return flushed;
-    } finally {
-      this.#sparing = null;
-      sparing.resolve();
-    }
-  }
-
-  *#prepareSpare(replica: Replica): Op<void> {
-    const made = yield* wait(replica.mkdir(intentsPlace, SPARE, 0o700, owner, null));
-    if (made < 0 && made !== -EEXIST) return; // without it a full disk refuses what needs a new intent
-    const target = encodeIntent({ kind: "tree", path: [] });
-    yield* wait(replica.symlink(sparePlace, "0", target, owner, null));
-  }
-
-  *#onAll(
-    members: readonly number[],
-    call: (replica: Replica, index: number) => Op<number>,
-  ): Op<readonly ReplicaResult[]> {
-    const answers = members.map((index) => start(call(this.#deps.replica(index), index)));
-    const results: ReplicaResult[] = [];
-    for (const [i, answer] of answers.entries()) {
-      const result = typeof answer === "number" ? answer : yield* wait(answer);
-      results.push({ replica: members[i] as number, result: Math.min(0, result) });
-    }
-    return results;
-  }
-
-  #flush(): Eventual<number> {
-    return this.#flushing.flush();
-  }
-
-  *#flushOp(): Op<number> {
-    for (const generation of this.#generations) {
-      if (!generation.unflushed) continue;
-      generation.unflushed = false;
-      const members = this.#deps.inSync().filter((index) => generation.members.has(index));
-      const results = yield* this.#onAll(members, function* (replica) {
-        const result = yield* wait(replica.fsyncdir(generation.place));
-        return result < 0 ? result : yield* wait(replica.fsyncdir(intentsPlace));
-      });
-      if (results.every(({ result }) => result === 0)) continue;
-      const answer = this.#deps.onFailed(results);
-      if (answer === 0) continue;
-      generation.unflushed = true;
-      return answer;
-    }
-    return 0;
   }
 }
 
