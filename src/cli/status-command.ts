@@ -18,8 +18,18 @@ export async function status(given: string | undefined, options: { json?: boolea
   const mountpoint = given ?? onlyMount();
   if (options.watch) await watch(mountpoint, options.json ?? false);
   const now = await askStatus(mountpoint);
-  console.log(options.json ? JSON.stringify(now, null, 2) : statusText(now, Date.now()));
+  console.log(options.json ? JSON.stringify(published(now), null, 2) : statusText(now, Date.now()));
   process.exitCode = statusExitCodes[now.state];
+}
+
+/** What `docs/cli.md` promises, and nothing that programs could come to rely on besides. */
+function published({ volume, mountpoint, state, epoch, pid, minInSyncReplicas, replicas }: VolumeStatus) {
+  return {
+    ...{ volume, mountpoint, state, epoch, pid, minInSyncReplicas },
+    replicas: replicas.map(({ name, url, state: its, reason, since, readable, progress, lastError, freeBytes }) => {
+      return { name, url, state: its, reason, since, readable, progress, lastError, freeBytes };
+    }),
+  };
 }
 
 function onlyMount(): string {
@@ -36,7 +46,7 @@ async function watch(mountpoint: string, json: boolean): Promise<never> {
     let text: string;
     try {
       const now = await askStatus(mountpoint);
-      text = json ? JSON.stringify(now) : statusText(now, Date.now());
+      text = json ? JSON.stringify(published(now)) : statusText(now, Date.now());
     } catch (error) {
       if (!(error instanceof FailureError) || error.failure.code === "not-mounted") throw error;
       text = json ? JSON.stringify({ failure: error.failure }) : error.message;

@@ -254,9 +254,12 @@ export class VolumeMembership implements Membership {
   #takeOut(leaving: readonly number[], reason: LeaveReason, errno: number): void {
     this.inSync = this.inSync.filter((replica) => !leaving.includes(replica));
     const since = this.#now();
+    // No call has failed where an administrator, or a comparison, takes one out.
+    const lastError = errno === 0 && (reason === "Disabled" || reason === "Diverged") ? null : errorOf(errno);
     for (const replica of leaving) {
-      this.#stand(replica, { state: "OutOfSync", reason, since, lastError: errorOf(errno) });
-      const message = `Replica "${this.#name(replica)}" is out of sync (${reason}: ${errorOf(errno)})`;
+      this.#stand(replica, { state: "OutOfSync", reason, since, lastError });
+      const why = lastError === null ? reason : `${reason}: ${lastError}`;
+      const message = `Replica "${this.#name(replica)}" is out of sync (${why})`;
       this.#tell({ kind: "left", replica, reason, message });
     }
     // Not on record, so what waits for the record must not be acknowledged either.

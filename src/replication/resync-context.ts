@@ -64,6 +64,8 @@ export class RepairContext {
   entries = 0;
   bytesWritten = 0;
   readonly seen = { files: 0, bytes: 0 };
+  /** Of the file that is being copied, where its marks do not say how much is left of it. */
+  readonly underWay = { bytes: 0 };
   /** When a step last came to an end, on the monotonic clock. */
   lastProgressMs = performance.now();
 

@@ -52,6 +52,7 @@ export class ObjectRepair {
         await from.replica.close(sourceHandle);
       }
     } finally {
+      this.#c.underWay.bytes = 0;
       place.release();
       this.#c.deps.tree.unpin(file);
     }
@@ -63,6 +64,7 @@ export class ObjectRepair {
       const range = node.ranges?.first() ?? null;
       if (range === null || (node.flags & ENTRY) !== 0 || !this.#c.set.holds(node)) return;
       const start = range[0];
+      this.#c.underWay.bytes = range[1] === Number.POSITIVE_INFINITY ? Math.max(0, attr.size - start) : 0;
       const end = Math.min(range[1], start + unitBytes - (start % unitBytes));
       let bytes = 0;
       {

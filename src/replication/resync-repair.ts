@@ -38,7 +38,7 @@ export class Repair {
     this.#objects = new ObjectRepair(this.#c);
   }
 
-  get work(): Pick<RepairContext, "entries" | "bytesWritten" | "seen" | "lastProgressMs" | "isFull"> {
+  get work(): Pick<RepairContext, "entries" | "bytesWritten" | "seen" | "underWay" | "lastProgressMs" | "isFull"> {
     return this.#c;
   }
 

@@ -55,7 +55,8 @@ export class Resync {
     const now = performance.now();
     if (now - this.#counted.atMs > 500) this.#counted = { ...this.#set.counts(), atMs: now };
     const filesRemaining = this.#counted.files + Math.max(0, this.#estimate.files - work.seen.files);
-    const bytesRemaining = this.#counted.bytes + Math.max(0, this.#estimate.bytes - work.seen.bytes);
+    const underWay = work.isFull ? 0 : work.underWay.bytes; // of everything there is an estimate
+    const bytesRemaining = this.#counted.bytes + underWay + Math.max(0, this.#estimate.bytes - work.seen.bytes);
     const done = work.seen.bytes + 4096 * (work.entries + work.seen.files);
     const left = bytesRemaining + 4096 * filesRemaining;
     return { filesRemaining, bytesRemaining, percent: left === 0 ? 100 : Math.floor((100 * done) / (done + left)) };
