@@ -4,7 +4,7 @@
  */
 import { lookup } from "node:dns/promises";
 import { hostname } from "node:os";
-import { EACCES, ECONNREFUSED, EHOSTUNREACH, ENOENT, EOPNOTSUPP, EPROTO, ETIMEDOUT } from "../util/errno.ts";
+import { EACCES, ECONNREFUSED, EHOSTUNREACH, ENOENT, EPROTO, ETIMEDOUT } from "../util/errno.ts";
 import { type Logger, silentLogger } from "../util/logger.ts";
 import { portOf } from "./mount3.ts";
 import { newNfs3 } from "./nfs3.ts";
@@ -48,7 +48,6 @@ const nfsPort = 2049;
 export async function connectNfs(url: NfsUrl, options: Attempt): Promise<NfsConnection> {
   const { signal } = options;
   signal.throwIfAborted();
-  if (url.kernel) throw new NfsError("kernel=1 is not supported yet: leave it out of the URL", -EOPNOTSUPP);
   const addresses = await resolve(url, signal);
   const credential = authSys({ uid: 0, gid: 0, machine: hostname() });
   const route: Route = { url, addresses, credential, reservedPort: options.reservedPort ?? process.getuid?.() === 0 };

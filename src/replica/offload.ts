@@ -33,6 +33,8 @@ import { Threads } from "./threads.ts";
 export interface OffloadedReplicaOptions {
   readonly name: string;
   readonly path: string;
+  /** For people, where the path is not what they know it by. */
+  readonly url?: string;
   /** Hears how many calls run off the loop: they outlive the process if they hang in the kernel. */
   readonly onThreadCalls?: (calls: number) => void;
   readonly maxThreads?: number;
@@ -67,7 +69,7 @@ export class OffloadedReplica implements Replica {
   constructor(options: OffloadedReplicaOptions) {
     const { name, path } = options;
     this.name = name;
-    this.url = path;
+    this.url = options.url ?? path;
     this.#threads = new Threads({
       module: "offload-worker",
       workerData: { name, path } satisfies OffloadWorkerData,

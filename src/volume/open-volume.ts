@@ -43,7 +43,7 @@ export interface OpenRequest {
   readonly certain: readonly number[] | null;
 }
 
-export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs" | "mayResume"> {
+export interface OpenDeps extends Omit<ReplicaKindDeps, "logger" | "deadlineMs" | "privateDirectory" | "mayResume"> {
   readonly log: Logger;
   readonly locks: ReplicaLocks;
   /** Where the membership is recorded, if not on the replicas. */
@@ -89,6 +89,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     page: deps.page,
     logger: deps.log,
     deadlineMs: config.deadlineMs,
+    privateDirectory: config.stateDirectory,
     metrics: deps.metrics,
     mayResume: deps.store === null ? null : () => mayResume(() => claimed),
     onFenced: deps.onFenced,

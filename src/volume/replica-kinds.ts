@@ -16,6 +16,8 @@ export interface ReplicaKindDeps {
   readonly page: StatePageWriter;
   readonly logger: Logger;
   readonly deadlineMs: number;
+  /** Of this mount alone. */
+  readonly privateDirectory: string;
   /** null where nobody asks for figures: then they cost nothing. */
   readonly metrics: VolumeMetrics | null;
   /** May a session that a server ended be made anew? Asked before and after; null: always. */
@@ -40,9 +42,12 @@ export function makeReplica(config: ReplicaConfig, index: number, deps: ReplicaK
 
 function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps): Replica {
   const { name, url } = config;
+  const onThreadCalls = (calls: number): void => deps.page.threadCalls(index, calls);
   if (isNfsUrl(url)) {
     const nfs = openNfsReplica(name, url, {
       deadlineMs: deps.deadlineMs,
+      privateDirectory: deps.privateDirectory,
+      onThreadCalls,
       logger: deps.logger.child({ replica: name }),
       onFenced: deps.onFenced,
       ...(deps.mayResume === null ? {} : { mayResume: deps.mayResume }),
@@ -50,7 +55,6 @@ function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps)
     return withDeadline(nfs, deps.deadlineMs);
   }
   const run = config.run === "auto" ? chooseRun(url) : config.run;
-  const onThreadCalls = (calls: number): void => deps.page.threadCalls(index, calls);
   // Cold reads and flushes of a local replica do not run on the loop either, and may hang.
   const local =
     run === "threads"

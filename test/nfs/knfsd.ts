@@ -9,9 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { answers, freePort, pause } from "./ganesha.ts";
 
-const emulator = "/usr/bin/qemu-system-x86_64";
+export const emulator = "/usr/bin/qemu-system-x86_64";
 /** The guest is the same for all: built once a machine. */
-const built = process.env["CHIRON_GUEST"] ?? "/var/tmp/chiron-knfsd";
+export const built = process.env["CHIRON_GUEST"] ?? "/var/tmp/chiron-knfsd";
 
 export const available =
   process.getuid?.() === 0 &&
@@ -30,7 +30,7 @@ export class Knfsd implements AsyncDisposable {
   }
 
   static async start(): Promise<Knfsd> {
-    execFileSync(join(import.meta.dirname, "guest/build.sh"), [built], { stdio: "pipe", timeout: 300_000 });
+    buildGuest();
     const server = new Knfsd(await freePort(), await freePort());
     const disk = join(server.#private, "disk.img");
     execFileSync("truncate", ["-s", "512M", disk]);
@@ -83,4 +83,8 @@ export class Knfsd implements AsyncDisposable {
     await this.kill();
     rmSync(this.#private, { recursive: true, force: true });
   }
+}
+
+export function buildGuest(): void {
+  execFileSync(join(import.meta.dirname, "guest/build.sh"), [built], { stdio: "pipe", timeout: 300_000 });
 }
