@@ -75,7 +75,7 @@ export function parseStorageClass(
 }
 
 /** `host:/path` pairs; an IPv6 address stands in brackets. */
-function places(parameter: string, value: string | undefined, example: string): (readonly [string, string])[] {
+export function places(parameter: string, value: string | undefined, example: string): (readonly [string, string])[] {
   if (value === undefined) return [];
   const found = value.split(",").map((part): readonly [string, string] => {
     const match = /^\s*(\[[0-9A-Fa-f:.]+\]|[^\s:[\]/]+):(\/\S*?)\s*$/.exec(part);

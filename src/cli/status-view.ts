@@ -53,7 +53,7 @@ export function statusText(status: VolumeStatus, nowMs: number): string {
     paint(volumeStyle[status.state], `● ${volumeWords[status.state]}`),
     status.mountpoint,
     `${inSync} of ${status.replicas.length} in sync`,
-    paint("dim", `epoch ${status.epoch}, pid ${status.pid}`),
+    paint("dim", status.pid === 0 ? `epoch ${status.epoch}` : `epoch ${status.epoch}, pid ${status.pid}`),
   ].join("  ");
   const rows = status.replicas.map((replica) => [
     `  ${replica.name}`,
