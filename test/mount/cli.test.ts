@@ -72,13 +72,37 @@ test("mount.chiron mounts as a line of fstab says", async (context) => {
   const spec = `${box.makeDirectory("a")}=:${box.makeDirectory("b")}`;
   const options = `rw,noatime,_netdev,volume=web,log=${box.log}`;
   const helper = chironProgram.replace(/chiron$/, "mount.chiron");
-  assert.deepEqual(await run(helper, [spec, box.mountpoint, "-o", options], box.env), {
-    code: 0,
-    stdout: "",
-    stderr: "",
-  });
+  const { code, stderr } = await run(helper, [spec, box.mountpoint, "-o", options], box.env);
+  assert.equal(code, 0, stderr);
   const { stdout } = await sh(`grep ' ${box.mountpoint} ' /proc/self/mounts`);
   assert.match(stdout, new RegExp(`^${spec} ${box.mountpoint} fuse.chiron rw,noatime,`));
+});
+
+test("mount(8) and umount(8) work with a line of fstab, once the helper is where they look", async (context) => {
+  const box = new Sandbox(context);
+  const [a, b] = [box.makeDirectory("a"), box.makeDirectory("b")];
+  const options = `noatime,nofail,min-in-sync=2,x-systemd.requires-mounts-for=${a},volume=web,log=${box.log}`;
+  writeFileSync(box.path("fstab"), `${a}=${b} ${box.mountpoint} chiron ${options} 0 0\n`);
+  const helper = chironProgram.replace(/chiron$/, "mount.chiron");
+  // In a mount namespace of its own, so that the machine's /sbin stays as it is.
+  const script = `
+    set -e
+    mkdir ${box.path("layer")} && mount -t tmpfs none ${box.path("layer")} && cd ${box.path("layer")} && mkdir upper work
+    sbin=$(readlink -f /sbin) && mount -t overlay none -o lowerdir=$sbin,upperdir=$PWD/upper,workdir=$PWD/work $sbin
+    ln -s ${helper} /sbin/mount.chiron
+    mount -T ${box.path("fstab")} ${box.mountpoint}
+    echo hello > ${box.mountpoint}/f
+    ${chironProgram} status --json web
+    umount ${box.mountpoint}
+    while [ -n "$(ls ${box.path("run")})" ]; do sleep 0.05; done`;
+  const { code, stdout, stderr } = await run(
+    "unshare",
+    ["-m", "--propagation", "private", "sh", "-c", script],
+    box.env,
+  );
+  assert.equal(code, 0, stderr);
+  assert.equal((JSON.parse(stdout) as { minInSyncReplicas: number }).minInSyncReplicas, 2);
+  assert.equal(readFileSync(`${b}/f`, "utf8"), "hello\n");
 });
 
 test("replicas are disabled and enabled, and come back by a resync", async (context) => {
