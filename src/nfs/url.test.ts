@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { formatNfsUrl, parseNfsUrl } from "./url.ts";
 
-const defaults = { port: 0, version: "auto", mountPort: 0, timeoutMs: 10_000, kernel: false };
+const defaults = { port: 0, version: "auto", mountPort: 0, timeoutMs: 10_000, kernel: false, makeDirectory: false };
 
 describe("NFS URLs", () => {
   test("server, path and parameters", () => {
@@ -15,6 +15,7 @@ describe("NFS URLs", () => {
       mountPort: 20_048,
       timeoutMs: 2_500,
       kernel: true,
+      makeDirectory: false,
     });
     assert.deepEqual(parseNfsUrl("nfs://mars").path, []);
     assert.deepEqual(parseNfsUrl("nfs://mars//a/./b/").path, ["a", "b"]);

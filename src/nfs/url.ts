@@ -1,5 +1,5 @@
 /**
- * `nfs://host[:port]/export[/sub/dir]?version=3|4.1&mountport=…&timeout=…&kernel=1`. Several addresses of one server are
+ * `nfs://host[:port]/export[/sub/dir]?version=3|4.1&mountport=…&timeout=…&kernel=1&mkdir=1`. Several addresses of one server are
  * separated by commas; an IPv6 address stands in brackets. The path is bytes, with `%XX` for what a URL cannot hold.
  */
 import { type ByteString, byteString } from "../util/byte-string.ts";
@@ -17,6 +17,8 @@ export interface NfsUrl {
   readonly timeoutMs: number;
   /** The kernel's client instead of ours. */
   readonly kernel: boolean;
+  /** The directory may be made, when the volume is. */
+  readonly makeDirectory: boolean;
 }
 
 export const defaultTimeoutMs = 10_000;
@@ -32,8 +34,11 @@ export function parseNfsUrl(text: string): NfsUrl {
   if (version !== "3" && version !== "4.1" && version !== "auto") {
     throw bad(text, `version is "${version}": 3 or 4.1 are possible`);
   }
-  const kernel = parameters.get("kernel") ?? "0";
-  if (kernel !== "0" && kernel !== "1") throw bad(text, `kernel is "${kernel}": 0 or 1 are possible`);
+  const flag = (name: string): boolean => {
+    const value = parameters.get(name) ?? "0";
+    if (value !== "0" && value !== "1") throw bad(text, `${name} is "${value}": 0 or 1 are possible`);
+    return value === "1";
+  };
   return {
     hosts,
     port,
@@ -41,7 +46,8 @@ export function parseNfsUrl(text: string): NfsUrl {
     version,
     mountPort: parsePort(text, "mountport", parameters.get("mountport")),
     timeoutMs: parseTimeout(text, parameters.get("timeout")),
-    kernel: kernel === "1",
+    kernel: flag("kernel"),
+    makeDirectory: flag("mkdir"),
   };
 }
 
@@ -53,6 +59,7 @@ export function formatNfsUrl(url: NfsUrl): string {
     url.mountPort === 0 ? "" : `mountport=${url.mountPort}`,
     url.timeoutMs === defaultTimeoutMs ? "" : `timeout=${url.timeoutMs}ms`,
     url.kernel ? "kernel=1" : "",
+    url.makeDirectory ? "mkdir=1" : "",
   ].filter((parameter) => parameter !== "");
   const query = parameters.length === 0 ? "" : `?${parameters.join("&")}`;
   const path = url.path.map((name) => name.replace(/[^\w.~+@:,=-]/g, percent)).join("/");
@@ -93,7 +100,8 @@ function parseQuery(text: string, query: string): Map<string, string> {
   const parameters = new Map<string, string>();
   for (const part of query.split("&").filter((piece) => piece !== "")) {
     const [key = "", value = ""] = part.split("=", 2);
-    if (!["version", "mountport", "timeout", "kernel"].includes(key)) throw bad(text, `it has no parameter "${key}"`);
+    if (!["version", "mountport", "timeout", "kernel", "mkdir"].includes(key))
+      throw bad(text, `it has no parameter "${key}"`);
     parameters.set(key, decodeURIComponent(value));
   }
   return parameters;

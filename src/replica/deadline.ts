@@ -140,6 +140,10 @@ class TimedReplica implements Replica {
     return this.#inner.connect(options);
   }
 
+  async makeRoot(options: { readonly signal: AbortSignal }): Promise<boolean> {
+    return (await this.#inner.makeRoot?.(options)) ?? false;
+  }
+
   disconnect(): Promise<void> {
     return this.#inner.disconnect();
   }

@@ -64,7 +64,7 @@ import {
 } from "./replica.ts";
 
 export interface NfsReplicaOptions extends NfsConnectOptions {
-  /** Makes the URL's directory if it does not exist: only when the volume is created. */
+  /** For tests: makes the URL's directory if it does not exist, at every `connect`. */
   readonly makeDirectory?: { readonly mode: number };
 }
 
@@ -75,6 +75,8 @@ const punchHole = 3;
 const seekData = 3;
 const seekHole = 4;
 const copyBytes = 1 << 20;
+/** Of a root directory that is made: 0777 less the usual umask; this process has none. */
+const newRootMode = 0o755;
 
 /** Everything that ends with the connection. */
 interface Session {
@@ -138,7 +140,7 @@ export class NfsReplica implements Replica {
         onReconnected: () => this.#session?.unstable.recover() ?? Promise.resolve(),
       });
       try {
-        this.#session = await this.#begin(connection);
+        this.#session = await this.#begin(connection, this.#options.makeDirectory?.mode ?? null);
       } catch (error) {
         connection.protocol.close();
         throw error;
@@ -146,6 +148,22 @@ export class NfsReplica implements Replica {
       if (!connection.protocol.fences) await this.#replaceLateFiles(signal);
     } catch (error) {
       await this.disconnect();
+      if (error instanceof NfsError) throw new ReplicaError(this.name, `${this.url}: ${error.message}`, error);
+      throw error;
+    }
+  }
+
+  async makeRoot({ signal }: { readonly signal: AbortSignal }): Promise<boolean> {
+    if (!this.#target.makeDirectory || this.#session !== null) return false;
+    try {
+      const connection = await connectNfs(this.#target, { ...this.#options, signal, onReconnected: async () => {} });
+      try {
+        await this.#begin(connection, newRootMode);
+      } finally {
+        connection.protocol.close();
+      }
+      return true;
+    } catch (error) {
       if (error instanceof NfsError) throw new ReplicaError(this.name, `${this.url}: ${error.message}`, error);
       throw error;
     }
@@ -180,7 +198,8 @@ export class NfsReplica implements Replica {
     }
   }
 
-  async #begin(connection: NfsConnection): Promise<Session> {
+  /** `mode`: of directories that are made where they do not exist; null: they must. */
+  async #begin(connection: NfsConnection, mode: number | null): Promise<Session> {
     const { protocol, mountPoint } = connection;
     const root = new Found();
     root.handle = mountPoint.handle;
@@ -191,14 +210,14 @@ export class NfsReplica implements Replica {
       walked += `/${name}`;
       const parent = root.handle;
       answer = await protocol.lookup(parent, name, root);
-      if (answer === -ENOENT && this.#options.makeDirectory !== undefined) {
-        const want = { mode: S_IFDIR | this.#options.makeDirectory.mode, uid: 0, gid: 0 };
+      if (answer === -ENOENT && mode !== null) {
+        const want = { mode: S_IFDIR | mode, uid: 0, gid: 0 };
         answer = await protocol.mkdir(parent, name, want, root);
       }
     }
     if (answer === 0 && !root.hasAttr) answer = await protocol.getattr(root.handle, root);
     if (answer === -ENOENT)
-      throw new NfsError(`the directory ${walked} does not exist in the export: make it first`, answer);
+      throw new NfsError(`the directory ${walked} does not exist in the export: make it first, or add mkdir=1`, answer);
     if (answer === -13) {
       throw new NfsError("the server lets root not in: check that the export has no_root_squash", answer);
     }

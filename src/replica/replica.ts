@@ -108,6 +108,11 @@ export interface Replica {
    */
   connect(options: { readonly signal: AbortSignal }): Promise<void>;
   /**
+   * Makes the directory that `connect` did not find, if the URL asks for that: only when the volume is created. False if
+   * there is nothing to make. Rejects with a `ReplicaError`.
+   */
+  makeRoot?(options: { readonly signal: AbortSignal }): Promise<boolean>;
+  /**
    * Issues no further call (each answers ENOTCONN), drops what is queued, closes all handles. Resolves when every call
    * that was issued has ended or can no longer take effect, which may be never: don't wait for it without a deadline.
    */

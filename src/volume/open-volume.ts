@@ -17,7 +17,7 @@ import type { VolumeArbiter } from "../replication/contracts.ts";
 import { type ControlFiles, ReplicaControlFiles } from "../replication/control-files.ts";
 import { AdoptError, ClaimLostError, IdentityError, QuorumLostError, VolumeBusyError } from "../replication/errors.ts";
 import { HostBusyError, HostClaim } from "../replication/host-claim.ts";
-import { decideIdentity, readBackend, unmounted, writeMarker } from "../replication/identity.ts";
+import { decideIdentity, readBackend, readMarker, unmounted, writeMarker } from "../replication/identity.ts";
 import type { MembershipRecord } from "../replication/model.ts";
 import { CONTROL_DIRECTORY } from "../replication/orphans.ts";
 import { errorText, type Logger } from "../util/logger.ts";
@@ -106,6 +106,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     replicas.filter((replica) => !avoid.includes(replica.name)),
     config.deadlineMs,
   );
+  if (!resumed) await makeRoots(replicas, problems, files, config.deadlineMs);
   const connected = replicas.filter((replica) => !avoid.includes(replica.name) && !problems.has(replica.name));
   for (const [name, error] of problems)
     deps.log.warn("Replica cannot be connected", { replica: name, error: errorText(error) });
@@ -263,6 +264,30 @@ function machineId(): string {
     }
   }
   return hostname();
+}
+
+/** Directories that are to become a volume may not exist yet. Where there is a volume already, nothing is made. */
+async function makeRoots(
+  replicas: readonly Replica[],
+  problems: Map<string, unknown>,
+  files: OpenedVolume["files"],
+  deadlineMs: number,
+): Promise<void> {
+  const missing = replicas.filter(({ name, makeRoot }) => problems.has(name) && makeRoot !== undefined);
+  if (missing.length === 0) return;
+  for (const { name } of replicas) {
+    if (!problems.has(name) && (await start(readMarker(files(name)))).kind !== "none") return;
+  }
+  const signal = AbortSignal.timeout(deadlineMs);
+  for (const replica of missing) {
+    try {
+      if (!(await replica.makeRoot?.({ signal }))) continue;
+      await replica.connect({ signal });
+      problems.delete(replica.name);
+    } catch (error) {
+      problems.set(replica.name, error);
+    }
+  }
 }
 
 /** Makes `.chiron` everywhere, or nowhere: then nothing has been changed. */

@@ -35,7 +35,7 @@ export function makeReplica(config: ReplicaConfig, index: number, deps: ReplicaK
   const replica = unmeasured(config, index, deps);
   if (deps.metrics === null) return replica;
   return measured(replica, deps.metrics.replica(config.name), {
-    except: ["connect", "disconnect", "forget", "probe", "settleLateCalls"],
+    except: ["connect", "disconnect", "forget", "probe", "makeRoot", "settleLateCalls"],
     withBytes: ["read", "write", "copyRange"],
   });
 }

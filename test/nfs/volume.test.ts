@@ -1,7 +1,7 @@
 /** Volumes whose replicas are NFS exports, under a verifying workload, while their servers stop, die and come back. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { lstatSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -82,5 +82,26 @@ describe("volumes of NFS replicas", { skip: available ? false : "needs root, nfs
     assert.notEqual(status, 0);
     assert.match(stderr, /"c"|"b"/);
     assert.throws(() => readFileSync(join(server.directory, "c/.chiron/replica.json")));
+  });
+
+  test("a directory that does not exist is made when the volume is, if that is asked for, and never after that", async () => {
+    await using server = await Ganesha.start({ exports: ["a", "b"] });
+    await using bench = new Bench();
+    const replicas = (query: string) =>
+      ["a", "b"].flatMap((name) => ["--replica", `${name}=${server.url("4.1", `/${name}/new/dir`, query)}`]);
+    const refused = bench.chiron("mount", ...replicas(""), bench.mountpoint);
+    assert.notEqual(refused.status, 0);
+    assert.match(refused.stderr, /\/new does not exist in the export: make it first, or add mkdir=1/);
+    assert.equal(existsSync(join(server.directory, "a/new")), false);
+    bench.mount(...replicas("&mkdir=1"));
+    bench.unmount();
+    const { mode } = statSync(join(server.directory, "a/new/dir"));
+    assert.equal(mode & 0o777, 0o755);
+    await server.kill(); // it would answer from its cache
+    renameSync(join(server.directory, "b/new"), join(server.directory, "b/old"));
+    await server.start();
+    const { status } = bench.chiron("mount", ...replicas("&mkdir=1"), bench.mountpoint);
+    assert.notEqual(status, 0);
+    assert.equal(existsSync(join(server.directory, "b/new")), false);
   });
 });
