@@ -20,7 +20,10 @@ export function measured<T extends object>(
     const method = value.bind(target) as Method;
     const recorded = !options.except.includes(name as keyof T);
     const withBytes = options.withBytes.includes(name as keyof T);
-    Object.defineProperty(wrapper, name, { value: recorded ? timed(name, method, recorder, withBytes) : method });
+    Object.defineProperty(wrapper, name, {
+      value: recorded ? timed(name, method, recorder, withBytes) : method,
+      enumerable: true,
+    });
   }
   return wrapper as T;
 }

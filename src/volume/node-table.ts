@@ -87,6 +87,16 @@ export class NodeTable {
     return id === ORPHANS_ID ? undefined : this.#nodes.get(id);
   }
 
+  /** How deep the directory of this name lies, 1 in the root; null for what is known to be no directory. */
+  directoryDepth(parent: number, name: ByteString): number | null {
+    const directory = this.get(parent);
+    const node = directory === undefined ? undefined : this.tree.get(directory, name);
+    if (node !== undefined && node.type !== 0 && node.type !== S_IFDIR) return null;
+    let depth = 1;
+    for (let at = directory; at !== undefined && at.parent !== null; at = at.parent) depth++;
+    return depth;
+  }
+
   /** The node of a name that was looked up or made, with one lookup more. Fills the inode number into `attr`. */
   enter(directory: TreeNode, name: ByteString, attr: FileAttr): TreeNode {
     const severalNames = attr.nlink > 1 && !isDirectory(attr.mode);

@@ -30,6 +30,7 @@ import type { CallParams, FromVolume, Method, ReplicaConfig, VolumeConfig, Volum
 import { ReplicaCare } from "./replica-care.ts";
 import { isNfsUrl } from "./replica-kinds.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
+import { ResentOrder } from "./resent-order.ts";
 import { Snapshots } from "./snapshots.ts";
 import {
   loadCertain,
@@ -76,6 +77,7 @@ export class VolumeService {
   readonly #page: StatePageWriter;
   readonly #metrics: VolumeMetrics | null;
   readonly #care: ReplicaCare;
+  readonly #resent: ResentOrder;
   #leader: number | null = null;
   readonly verification: Verification;
   #lease: VolumeLease | null = null;
@@ -172,14 +174,17 @@ export class VolumeService {
       },
       { automatic: config.resyncMode === "Automatic" },
     );
+    const served = metrics === null ? volume.fileSystem : measuredFileSystem(volume.fileSystem, metrics);
+    this.#resent = new ResentOrder(served, (parent, name) => volume.table.directoryDepth(parent, name));
     const kernelSession = (): FuseSession =>
       new FuseSession(
         {
           fd: deps.fuseFd,
-          fileSystem: metrics === null ? volume.fileSystem : measuredFileSystem(volume.fileSystem, metrics),
+          fileSystem: this.#resent.fileSystem,
           logger: deps.log,
           onAwake: () => page.wake(),
           onIdle: () => {
+            this.#resent.arrived();
             page.rest();
             return false;
           },
@@ -369,7 +374,9 @@ export class VolumeService {
   }
 
   #resume(): void {
+    this.#resent.hold();
     if (this.#session?.resume(loadNegotiated(this.#stateLog)) === "unsupported") {
+      this.#resent.arrived();
       this.#deps.log.warn("This kernel cannot send requests again: those that were in flight get an error");
     }
     this.#startCare();
