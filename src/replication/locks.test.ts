@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { ObjectLock } from "./contracts.ts";
-import { nameSlot, RangeLocks } from "./locks.ts";
+import { RangeLocks } from "./locks.ts";
 import { TreeNode } from "./tree.ts";
 
 const node = (name = "file") => new TreeNode(null, name);
@@ -68,12 +68,6 @@ test("a lock that is released twice is a bug that shows", () => {
   const lock = held(locks.acquire(node()));
   lock.release();
   assert.throws(() => lock.release());
-});
-
-test("names have slots, and most of them their own", () => {
-  const slots = new Set(Array.from({ length: 1000 }, (_, i) => nameSlot(`file-${i}`)));
-  assert.ok(slots.size > 990);
-  assert.equal(nameSlot("a"), nameSlot("a"));
 });
 
 test("never do two holders overlap, and everyone gets his turn", async () => {

@@ -5,20 +5,13 @@
  *   with, whether they hold their lock or wait for it themselves. So nobody starves.
  * - Nothing is held: one allocation, no map and no promise. That is the common case, since operations on fast replicas
  *   end in one go. Only what is held beside something else goes into the map, which is otherwise empty.
- * - Entries of a directory are locked by `nameSlot`, so that creates beside each other do not wait: two names that fall
- *   together merely wait. Whoever takes several locks takes the directories in one order, and slots in ascending order.
+ * - Changes of a directory's entries lock all of it. Nobody waits longer for that: the kernel itself has one change of a
+ *   directory under way at a time (it holds the directory's own lock around each request). Whoever takes the locks of
+ *   several directories takes them in one order.
  */
-import type { ByteString } from "../util/byte-string.ts";
 import type { Eventual } from "../util/op.ts";
 import type { ObjectLock, ObjectLocks } from "./contracts.ts";
 import type { TreeNode } from "./tree.ts";
-
-/** `acquire(directory, slot, slot + 1)` locks the entries of this slot; `acquire(directory)` locks them all. */
-export function nameSlot(name: ByteString): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return hash >>> 0;
-}
 
 export class RangeLocks implements ObjectLocks {
   /** The lock that was taken while nothing else was held. */
