@@ -15,7 +15,6 @@ import { type ByteString, printable } from "../util/byte-string.ts";
 import {
   EBADF,
   EINVAL,
-  EIO,
   EISDIR,
   ELOOP,
   ENAMETOOLONG,
@@ -41,9 +40,9 @@ import {
   S_IFMT,
   S_IFREG,
   S_IFSOCK,
-  S_ISGID,
-  S_ISUID,
 } from "../util/file-attr.ts";
+import { attrSteps, dress, newObject } from "./nfs-attributes.ts";
+import { inParts, punch, readFully, writeFully } from "./nfs-data.ts";
 import { type NfsFile, NfsFiles } from "./nfs-files.ts";
 import { type KnownObject, NfsHandles } from "./nfs-handles.ts";
 import { LateCalls } from "./nfs-late-calls.ts";
@@ -766,119 +765,4 @@ export class NfsReplica implements Replica {
 /** No answer came: the call may have happened, and may still. */
 function isUnanswered(result: number): boolean {
   return result === -ETIMEDOUT || result === -ENOTCONN;
-}
-
-/** What an object made in this directory has to be: group and bit are inherited from a set-group-id directory. */
-function newObject(parent: KnownObject, mode: number, owner: Owner): NewObject {
-  const inherits = (parent.mode & S_ISGID) !== 0;
-  return {
-    mode: inherits && (mode & S_IFMT) === S_IFDIR ? mode | S_ISGID : mode,
-    uid: owner.uid,
-    gid: inherits ? parent.gid : owner.gid,
-  };
-}
-
-/** Gives a new object the owner and mode that were asked for, where the server made it otherwise. */
-async function dress(protocol: NfsProtocol, want: NewObject, found: Found): Promise<number> {
-  const owned = found.attr.uid === want.uid && found.attr.gid === want.gid;
-  if (!owned) {
-    const result = await protocol.setattr(found.handle, null, { uid: want.uid, gid: want.gid }, found);
-    if (result < 0) return result;
-  }
-  const isLink = (want.mode & S_IFMT) === S_IFLNK;
-  if (!isLink && (!owned || (found.attr.mode & 0o7777) !== (want.mode & 0o7777))) {
-    const result = await protocol.setattr(found.handle, null, { mode: want.mode & 0o7777 }, found);
-    if (result < 0) return result;
-  }
-  if (!found.hasAttr) {
-    const result = await protocol.getattr(found.handle, found);
-    if (result < 0) return result;
-  }
-  return found.attr.uid === want.uid && found.attr.gid === want.gid ? 0 : -EPERM; // root is squashed
-}
-
-/** One call, or two: a server that changes owner and mode together may clear the bits that the mode sets. */
-function attrSteps(change: AttrChange, knownMode: number): AttrChange[] {
-  const { mode, atime, mtime, ...first } = change;
-  const special = mode !== undefined && (mode & (S_ISUID | S_ISGID)) !== 0 && (knownMode & S_IFMT) !== S_IFDIR;
-  const owner = change.uid !== undefined || change.gid !== undefined;
-  if (special && owner) {
-    return [first, { mode, ...(atime === undefined ? {} : { atime }), ...(mtime === undefined ? {} : { mtime }) }];
-  }
-  return Object.keys(change).length === 0 ? [] : [change];
-}
-
-/** A server may forget a hole when it restarts, as it may a write: so it is committed at once, by the instance that made it. */
-async function punch(
-  protocol: NfsProtocol,
-  unstable: NfsUnstable,
-  file: NfsFile,
-  position: number,
-  length: number,
-): Promise<number> {
-  const before = { stable: false, verifier: "" };
-  const after = { stable: false, verifier: "" };
-  for (let i = 0; i < 3; i++) {
-    const steps = [
-      () => unstable.commit(file.handle),
-      () => protocol.commit(file.handle, before),
-      () => protocol.deallocate(file.handle, file.state, position, length),
-      () => protocol.commit(file.handle, after),
-    ];
-    for (const step of steps) {
-      const result = await step();
-      if (result < 0) return result;
-    }
-    if (before.verifier === after.verifier) return 0;
-  }
-  return -EIO;
-}
-
-async function readFully(protocol: NfsProtocol, file: NfsFile, into: Uint8Array, position: number): Promise<number> {
-  const result = { endOfFile: false };
-  let done = 0;
-  for (;;) {
-    const part = done === 0 ? into : into.subarray(done);
-    const count = await protocol.read(file.handle, file.state, part, position + done, result);
-    if (count < 0) return count;
-    done += count;
-    if (done === into.length || result.endOfFile || count === 0) return done;
-  }
-}
-
-async function writeFully(
-  protocol: NfsProtocol,
-  unstable: NfsUnstable,
-  file: NfsFile,
-  data: Uint8Array,
-  position: number,
-): Promise<number> {
-  let done = 0;
-  while (done < data.length) {
-    const part = done === 0 ? data : data.subarray(done);
-    const count = await unstable.write(protocol, file.handle, file.state, part, position + done);
-    if (count < 0) return count;
-    if (count === 0) return done;
-    done += count;
-  }
-  return done;
-}
-
-/** Runs parts side by side and answers how many bytes were done without a gap, or the first error. */
-async function inParts(
-  length: number,
-  partBytes: number,
-  run: (start: number, end: number) => Promise<number>,
-): Promise<number> {
-  const parts: Promise<number>[] = [];
-  for (let start = 0; start < length; start += partBytes) parts.push(run(start, Math.min(length, start + partBytes)));
-  let done = 0;
-  let whole = true;
-  for (const [index, count] of (await Promise.all(parts)).entries()) {
-    if (count < 0) return count;
-    if (!whole) continue;
-    done += count;
-    whole = count === Math.min(partBytes, length - index * partBytes);
-  }
-  return done;
 }
