@@ -8,10 +8,7 @@
  *   started leaves requests waiting, not failing.
  * - It never touches the mounted tree.
  */
-import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { MNT_DETACH, MNT_FORCE, UMOUNT_NOFOLLOW } from "../posix/constants.ts";
-import { EBUSY, EINVAL, ENOENT, errnoName } from "../util/errno.ts";
+import { MNT_DETACH, UMOUNT_NOFOLLOW } from "../posix/constants.ts";
 import type { Logger } from "../util/logger.ts";
 import type { CallContext } from "./control-server.ts";
 import { FailureError } from "./failure.ts";
@@ -20,23 +17,16 @@ import { type ProgramOptions, VolumeProcess } from "./holder-child.ts";
 import type { MountOperations } from "./holder-mount.ts";
 import { planRestart } from "./holder-restart.ts";
 import { Spare } from "./holder-spare.ts";
+import { type MountInUse, type UnmountForm, umountWithin, unmountInOrder } from "./holder-unmount.ts";
 import { decideWatch, readProcessState, type Watch } from "./holder-watch.ts";
 import type { CallParams, FromVolume, Method, VolumeEvent } from "./protocol.ts";
 import type { HolderConfig } from "./registry.ts";
-import {
-  decodeStatePage,
-  monotonicMs,
-  replicasInCall,
-  STATE_PAGE_BYTES,
-  STATE_PAGE_NAME,
-  type StatePage,
-} from "./state-page.ts";
+import { monotonicMs, replicasInCall } from "./state-page.ts";
+import { StatePageReader } from "./state-page-reader.ts";
 
 const QUIESCE_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 2000;
 const SPARE_DELAY_MS = 1000;
-/** Unmounted, the kernel ends the session at once, unless somebody has a copy of the mount. */
-const COPIES_DELAY_MS = 1000;
 
 export interface HolderDeps {
   readonly logger: Logger;
@@ -62,13 +52,6 @@ export interface HolderOptions {
   readonly unmountTimeoutMs: number;
   /** How long a call waits for a process that is being started again. */
   readonly callTimeoutMs: number;
-}
-
-export interface UnmountForm {
-  /** Out of the tree now, over when the last file is closed. */
-  readonly lazy: boolean;
-  /** Pending requests and open files get errors. */
-  readonly force: boolean;
 }
 
 const defaults: HolderOptions = {
@@ -103,7 +86,7 @@ export class Holder {
   /** The volume process has said "ended". */
   #settled = false;
   #fuseFd = -1;
-  #pageFd = -1;
+  readonly #page = new StatePageReader();
   #volumeId: string | null = null;
   #current: VolumeProcess | null = null;
   #deathsMs: readonly number[] = [];
@@ -154,7 +137,7 @@ export class Holder {
     }
     try {
       this.#fuseFd = this.#deps.mounts.open();
-      this.#openPage();
+      this.#page.open(this.#config.volume.stateDirectory, { fresh: true });
       this.#launch([]);
       this.#watchTimer = setInterval(() => this.#look(), this.#watchPeriodMs());
       await this.#ready.promise;
@@ -171,10 +154,10 @@ export class Holder {
     this.#volumeId = volumeId;
     this.#phase = "mounted";
     this.#started = true;
-    this.#openPage();
+    this.#page.open(this.#config.volume.stateDirectory, { fresh: false });
     this.#restarts++;
     this.#diedAtMs = performance.now();
-    this.#launch(replicasInCall(this.#page()), prepared);
+    this.#launch(replicasInCall(this.#page.read()), prepared);
     this.#watchTimer = setInterval(() => this.#look(), this.#watchPeriodMs());
   }
 
@@ -183,55 +166,26 @@ export class Holder {
     return this.#calls.call(method, params, context);
   }
 
-  /**
-   * Takes the mount out of the tree, and waits for the volume to be settled and released. Rejects with "busy", the mount
-   * being as before, if it is in use.
-   */
+  /** As `unmountInOrder` has it. */
   async unmount(how: UnmountForm, settleTimeoutMs = this.#options.settleTimeoutMs): Promise<"ended" | "detached"> {
     if (this.#phase !== "mounted" && this.#phase !== "unmounting")
       throw new FailureError("busy", "The mount is about to change hands: try again");
-    const { mountpoint } = this.#config.volume;
-    const device = this.#deps.mounts.device(mountpoint); // as long as it is in the mount table
-    const flags = UMOUNT_NOFOLLOW | (how.force ? MNT_FORCE : 0);
-    let result = await this.#umount2(how.lazy && !how.force ? flags | MNT_DETACH : flags);
-    if (result === -EBUSY && how.force) result = await this.#umount2(UMOUNT_NOFOLLOW | MNT_DETACH);
-    if (result === -EBUSY) {
-      throw new FailureError(
-        "busy",
-        `${mountpoint} is in use: close what is open there (\`fuser -vm ${mountpoint}\` lists it), or use --lazy`,
-      );
-    }
-    const elsewhere = result === -EINVAL || result === -ENOENT; // somebody else took it out of the tree
-    if (result < 0 && !elsewhere) throw new FailureError("busy", `Cannot unmount ${mountpoint}: ${errnoName(-result)}`);
-    if ((this.#phase as Phase) === "ended") return "ended"; // the volume process was quicker than this call
-    this.#enter("unmounting");
-    this.#deps.onState("detached", this.#volumeId, this.#config);
-    this.#startNow();
-    if (how.lazy && !how.force) {
-      // Mostly nothing is open and it is over in a moment; if not, the caller need not wait for it.
-      return (await this.#endsWithin(1000)) ? "ended" : "detached";
-    }
-    if (await this.#endsWithin(Math.min(COPIES_DELAY_MS, settleTimeoutMs))) return "ended";
-    const { copies, users } = device === null ? { copies: 0, users: [] } : this.#deps.mounts.users(device);
-    if (copies > 0 && users.length > 0 && !how.force) {
-      this.#log.warn("Unmounted, but other mount namespaces use a copy of the mount", { copies, users });
-      return "detached";
-    }
-    if (copies > 0) {
-      this.#log.info("Other mount namespaces have a copy of the mount: it is ended there, too", { copies, users });
-      await this.#endNow();
-      return "ended";
-    }
-    if (await this.#endsWithin(this.#calls.isFailing ? 0 : settleTimeoutMs)) return "ended";
-    if (elsewhere && !how.force) {
-      throw new FailureError(
-        "busy",
-        `Files of ${mountpoint} are still open, though it is out of the tree: close them, or use --force`,
-      );
-    }
-    this.#log.error("The volume did not settle in time: what is left is made alike at the next mount");
-    await this.#endNow();
-    return "ended";
+    const mount: MountInUse = {
+      mountpoint: this.#config.volume.mountpoint,
+      mounts: this.#deps.mounts,
+      log: this.#log,
+      umount2: (flags) => this.#umount2(flags),
+      isOver: () => this.#phase === "ended",
+      canSettle: () => !this.#calls.isFailing,
+      outOfTree: () => {
+        this.#enter("unmounting");
+        this.#deps.onState("detached", this.#volumeId, this.#config);
+        this.#startNow();
+      },
+      endsWithin: (timeoutMs) => this.#endsWithin(timeoutMs),
+      endNow: () => this.#endNow(),
+    };
+    return await unmountInOrder(mount, how, settleTimeoutMs);
   }
 
   /**
@@ -266,7 +220,7 @@ export class Holder {
     const current = this.#current;
     current?.kill();
     if (current !== null) await this.#gone(current);
-    return replicasInCall(this.#page());
+    return replicasInCall(this.#page.read());
   }
 
   /** The handover did not come about: serve again. */
@@ -503,7 +457,7 @@ export class Holder {
   #look(): void {
     const process = this.#current;
     if (process === null || process.exited || process.pid === 0) return;
-    const page = this.#page();
+    const page = this.#page.read();
     const own = page?.pid === process.pid ? page : null; // a process that has just started has not attached yet
     const until = own?.runUntilMs ?? 0;
     if (until > 0 && monotonicMs() > until && process.kill()) {
@@ -527,31 +481,11 @@ export class Holder {
     );
   }
 
-  #openPage(): void {
-    const path = join(this.#config.volume.stateDirectory, STATE_PAGE_NAME);
-    if (this.#phase === "starting") writeFileSync(path, Buffer.alloc(STATE_PAGE_BYTES), { mode: 0o600 });
-    this.#pageFd = openSync(path, "r");
-  }
-
-  #page(): StatePage | null {
-    if (this.#pageFd < 0) return null;
-    const bytes = Buffer.alloc(STATE_PAGE_BYTES);
-    return readSync(this.#pageFd, bytes, 0, STATE_PAGE_BYTES, 0) === STATE_PAGE_BYTES ? decodeStatePage(bytes) : null;
-  }
-
   // — Ends —
 
-  async #umount2(flags: number): Promise<number> {
-    const result = this.#deps.mounts.unmount(this.#config.volume.mountpoint, flags);
-    const timeout = sleep(this.#options.unmountTimeoutMs).then(() => null);
-    const first = await Promise.race([result, timeout]);
-    if (first === null) {
-      throw new FailureError(
-        "busy",
-        `Unmounting ${this.#config.volume.mountpoint} takes too long (cached data are being written): wait, or use --force`,
-      );
-    }
-    return first;
+  #umount2(flags: number): Promise<number> {
+    const { mountpoint } = this.#config.volume;
+    return umountWithin(this.#deps.mounts, mountpoint, flags, this.#options.unmountTimeoutMs);
   }
 
   /** Whether the volume process has said "ended" (unmounted, settled, released) by then. */
@@ -578,7 +512,7 @@ export class Holder {
   async #gone(process: VolumeProcess): Promise<void> {
     const end = performance.now() + EXIT_TIMEOUT_MS;
     while (!process.exited && performance.now() < end) await sleep(1);
-    if (!process.exited) this.#lingering.set(process, replicasInCall(this.#page()));
+    if (!process.exited) this.#lingering.set(process, replicasInCall(this.#page.read()));
   }
 
   #enter(phase: Phase): void {
@@ -599,8 +533,7 @@ export class Holder {
     this.#enter("ended");
     this.#clearTimers();
     this.#kill();
-    if (this.#pageFd >= 0) closeSync(this.#pageFd);
-    this.#pageFd = -1;
+    this.#page.close();
     if (this.#fuseFd >= 0) this.#deps.mounts.close(this.#fuseFd);
     this.#fuseFd = -1;
     for (; this.#covered > 0 && !handedOver; this.#covered--) {
