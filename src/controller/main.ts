@@ -18,6 +18,7 @@ import { LeaderElection } from "../kube/leader-election.ts";
 import { startProbes } from "../kube/probes.ts";
 import { jsonLogger, type LogLevel } from "../util/logger.ts";
 import { packageVersion } from "../util/package-version.ts";
+import { renderControllerMetrics } from "./controller-metrics.ts";
 import { controllerHandlers } from "./csi-controller.ts";
 import { Reconciler } from "./reconciler.ts";
 import { SnapshotReconciler } from "./snapshot-reconciler.ts";
@@ -61,7 +62,12 @@ export async function runController(args: readonly string[]): Promise<number> {
     .add(IdentityService, serve(identity, unary))
     .add(ControllerService, serve(controllerHandlers(client), unary));
   await server.start();
-  const probes = await startProbes({ address: values["probe-address"], notReady: () => null });
+  const probes = await startProbes({
+    address: values["probe-address"],
+    notReady: () => null,
+    metrics: async () =>
+      renderControllerMetrics({ ...reconciler.measure(), leading: election.leading, requests: client.requests }),
+  });
 
   let told = false;
   const stop = () => {

@@ -14,7 +14,9 @@ import { persistentVolumeClaims, persistentVolumes } from "../kube/resources.ts"
 import { WorkQueue } from "../kube/work-queue.ts";
 import type { Logger } from "../util/logger.ts";
 import { type Resolved, resolveBackend } from "./backends.ts";
+import type { MeasuredController } from "./controller-metrics.ts";
 import type { PersistentVolume, PersistentVolumeClaim } from "./objects.ts";
+import { ReportAges } from "./report-ages.ts";
 import { newsBetween } from "./volume-events.ts";
 import { planVolume, type Step } from "./volume-plan.ts";
 import { type ControllerStatus, deriveStatus, nextStaleMs } from "./volume-status.ts";
@@ -41,6 +43,8 @@ export class Reconciler {
   readonly #queue: WorkQueue;
   /** Which volumes have a replica on this PersistentVolume or claim. */
   readonly #users = new Map<string, Set<string>>();
+  readonly #ages = new ReportAges({ nowMs: () => Date.now(), monotonicMs: () => performance.now() });
+  #started = false;
 
   constructor(client: KubeClient, options: ReconcilerOptions) {
     this.#client = client;
@@ -63,6 +67,7 @@ export class Reconciler {
     this.#volumes.start();
     this.#pvs.start();
     await Promise.all([this.#volumes.synced(), this.#pvs.synced()]);
+    this.#started = true;
     this.#queue.start();
   }
 
@@ -88,7 +93,10 @@ export class Reconciler {
         const users = this.#users.get(persistentVolume.name) ?? new Set();
         this.#users.set(persistentVolume.name, users.add(name));
       }
-    if (now) this.#queue.add(name);
+    if (now) {
+      this.#ages.dated(name, now.status?.nodes ?? [], !this.#started);
+      this.#queue.add(name);
+    } else this.#ages.forget(name);
   }
 
   #onPv(pv: PersistentVolume | null): void {
@@ -111,8 +119,9 @@ export class Reconciler {
     }
   }
 
-  async #reconcileVolume(volume: VolumeObject): Promise<number | undefined> {
+  async #reconcileVolume(found: VolumeObject): Promise<number | undefined> {
     const { logger, staleAfterMs } = this.#options;
+    const volume = this.#dated(found);
     const nowMs = Date.now();
     const backends = await this.#resolve(volume);
     const pv = this.#pvs.get(volume.metadata.name) ?? null;
@@ -143,6 +152,21 @@ export class Reconciler {
     waits.push(unresolved ? 15_000 : null);
     const next = waits.filter((ms) => ms !== null);
     return next.length === 0 ? undefined : Math.min(...next);
+  }
+
+  /** With its nodes' reports dated by our own clock. */
+  #dated(volume: VolumeObject): VolumeObject {
+    const nodes = volume.status?.nodes;
+    if (nodes === undefined) return volume;
+    const dated = this.#ages.dated(volume.metadata.name, nodes, false);
+    return { ...volume, status: { ...volume.status, nodes: dated } };
+  }
+
+  measure(): Pick<MeasuredController, "phases" | "queued" | "failures"> {
+    const phases = new Map(
+      [...this.#volumes.values()].map(({ metadata, status }) => [metadata.name, status?.phase ?? "Pending"]),
+    );
+    return { phases, queued: this.#queue.length, failures: this.#queue.failed };
   }
 
   async #resolve(volume: VolumeObject): Promise<Map<string, Resolved>> {

@@ -24,6 +24,8 @@ export class WorkQueue {
   readonly #failures = new Map<string, number>();
   readonly #timers = new Map<string, { readonly timer: NodeJS.Timeout; readonly dueMs: number }>();
   readonly #abort = new AbortController();
+  /** How often work has failed. */
+  failed = 0;
   #active = 0;
   #idle: (() => void) | null = null;
   #started = false;
@@ -98,6 +100,7 @@ export class WorkQueue {
       againMs = await this.#work(key, this.#abort.signal);
       this.#failures.delete(key);
     } catch (error) {
+      this.failed += 1;
       const failures = (this.#failures.get(key) ?? 0) + 1;
       this.#failures.set(key, failures);
       againMs = Math.min(longestRetryMs, firstRetryMs * 2 ** Math.min(failures - 1, 30));

@@ -139,7 +139,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   const probes = await startProbes({
     address: values["probe-address"],
     notReady: () => (values["no-registration"] ? null : registration.problem),
-    metrics: async () => renderMetrics(watch.measure()),
+    metrics: async () => renderMetrics(watch.measure(), client.requests),
   });
 
   await told;

@@ -1,4 +1,5 @@
 /** What Prometheus is told of the volumes that are mounted on this node: names and labels that the chart's alerts use. */
+import { escapeLabel } from "../metrics/label.ts";
 import type { VolumeStatus } from "../volume/protocol.ts";
 
 export interface MeasuredVolume {
@@ -25,19 +26,22 @@ const families = {
   chiron_replica_in_sync: ["gauge", "Whether the replica holds everything that was acknowledged."],
   chiron_replica_state: ["gauge", "1 for the state that the replica is in."],
   chiron_resync_files_remaining: ["gauge", "Files that the replica's resync has before it."],
+  chiron_node_api_requests_total: ["counter", "Requests of the node plugin to the API server."],
   chiron_resync_bytes_remaining: ["gauge", "Bytes that the replica's resync has before it."],
 } as const;
 type Name = keyof typeof families;
 
-export function renderMetrics(volumes: readonly MeasuredVolume[]): string {
+/** `requests`: to the API server, so far. */
+export function renderMetrics(volumes: readonly MeasuredVolume[], requests = 0): string {
   const found = new Map<Name, Family>();
   const add = (name: Name, labels: Readonly<Record<string, string>>, value: number) => {
     const [type, help] = families[name];
     const family = found.get(name) ?? { type, help, samples: [] };
     const text = Object.entries(labels).map(([label, word]) => `${label}="${escapeLabel(word)}"`);
-    family.samples.push(`${name}{${text.join(",")}} ${value}`);
+    family.samples.push(text.length === 0 ? `${name} ${value}` : `${name}{${text.join(",")}} ${value}`);
     found.set(name, family);
   };
+  add("chiron_node_api_requests_total", {}, requests);
   for (const { volume, status, restarts } of volumes) {
     add("chiron_volume_answers", { volume }, status === null ? 0 : 1);
     add("chiron_volume_process_restarts_total", { volume }, restarts);
@@ -61,8 +65,4 @@ export function renderMetrics(volumes: readonly MeasuredVolume[]): string {
       [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...samples].join("\n"),
     )
     .join("\n");
-}
-
-function escapeLabel(text: string): string {
-  return text.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }

@@ -126,7 +126,17 @@ export class VolumeWatch {
       });
     }
     const mounted = new Set(entries.map(({ record }) => record.config.volume.volume));
-    for (const volume of this.#watched.keys()) if (!mounted.has(volume)) void this.#leave(volume);
+    for (const volume of this.#watched.keys()) if (!mounted.has(volume)) void this.#vanished(volume);
+  }
+
+  /** Another node has the volume, or somebody has unmounted it by hand: what this node said of it counts no more. */
+  async #vanished(volume: string): Promise<void> {
+    try {
+      await this.#leave(volume);
+      if (!this.#watched.has(volume)) await this.#apply(volume, null);
+    } catch (error) {
+      this.#options.logger.warn("cannot take a report back", { volume, error });
+    }
   }
 
   /** The volume was unmounted in order: what this node said of it is taken back. */
