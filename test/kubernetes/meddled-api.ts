@@ -67,7 +67,10 @@ export async function startMeddledApi(api: ApiServer): Promise<MeddledApi> {
     }
     const headers = { ...inner.headers, ...(token ? { authorization: `Bearer ${token()}` } : {}) };
     delete headers.host;
-    const outer = request(new URL(url, api.server), { method, agent, headers }, async (response) => {
+    const outer = request(new URL(url, api.server), { method, agent, headers }, (response) => {
+      tell(response).catch(() => answer.destroy());
+    });
+    const tell = async (response: IncomingMessage) => {
       if (!isWatch) {
         const text = await buffer(response);
         await meddled.meddling.after?.(asked);
@@ -85,7 +88,7 @@ export async function startMeddledApi(api: ApiServer): Promise<MeddledApi> {
         answer.end(`${JSON.stringify({ type: "ERROR", object })}\n`);
         outer.destroy();
       }, watchMs).unref();
-    });
+    };
     outer.on("error", () => answer.destroy());
     answer.on("close", () => outer.destroy());
     outer.end(body);
