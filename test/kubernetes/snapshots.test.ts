@@ -7,7 +7,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { replicatedVolumes, volumeSnapshots } from "../../src/api/resource.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import { snapshotFinalizer } from "../../src/api/names.ts";
+import { replicatedVolumes, typeOfSnapshot, volumeSnapshots } from "../../src/api/resource.ts";
 import type { SnapshotObject } from "../../src/controller/csi-snapshots.ts";
 import type { PersistentVolumeClaim } from "../../src/controller/objects.ts";
 import type { VolumeObject } from "../../src/controller/reconciler.ts";
@@ -248,6 +250,53 @@ describe("VolumeSnapshots and clones", { skip: missing }, () => {
         .map(({ metadata }) => metadata.name)
         .filter((name) => name.startsWith("clone-")),
     );
+  });
+
+  it("are made though the node plugin is killed at any step, and its own mounts do not stay", async () => {
+    const killed = async () => {
+      await cluster.daemons.node.stop("SIGKILL");
+      await cluster.startNode();
+    };
+    for (const [index, afterMs] of [50, 400, 900, 1_500].entries()) {
+      const name = `killed-${index}`;
+      const made = await cluster.kubectl(
+        ["apply", "-f", "-"],
+        JSON.stringify({
+          ...typeOfSnapshot,
+          metadata: { name, finalizers: [snapshotFinalizer] },
+          spec: { volume: first },
+        }),
+      );
+      assert.equal(made.code, 0, made.stderr);
+      await delay(afterMs);
+      await killed();
+      const ready = await eventually(
+        async () => {
+          const found = await cluster.client.get<SnapshotObject>(volumeSnapshots, name);
+          assert.equal(found.status?.phase, "Ready", JSON.stringify(found.status));
+          return found;
+        },
+        90_000,
+        250,
+      );
+      assert.deepEqual(
+        ready.status?.replicas?.map(({ state }) => state),
+        ["Ready", "Ready"],
+      );
+      const ran = await cluster.kubectl(["delete", "rvs", name, "--wait=false"]);
+      assert.equal(ran.code, 0, ran.stderr);
+      if (index % 2 === 0) await killed();
+    }
+    await gone(async () =>
+      (await cluster.client.list<SnapshotObject>(volumeSnapshots)).items
+        .map(({ metadata }) => metadata.name)
+        .filter((name) => name.startsWith("killed-")),
+    );
+    await eventually(async () => {
+      const { status } = await cluster.client.get<VolumeObject>(replicatedVolumes, first);
+      assert.ok(!status?.holder, `held by ${status?.holder}`);
+      assert.ok(!readFileSync("/proc/self/mountinfo", "utf8").includes("csi.chiron.storage/aside"));
+    });
   });
 
   it("keep their volume: its claim may go, and can be restored from them", async () => {
