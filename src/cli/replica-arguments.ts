@@ -1,6 +1,7 @@
 /** How replicas are named on the command line and in fstab → `ReplicaConfig`. Pure. */
 import { basename, resolve } from "node:path";
 import { parseNfsUrl } from "../nfs/url.ts";
+import { isRemoteReplicaUrl, openRemoteReplica } from "../replica/remote-open.ts";
 import { FailureError } from "../volume/failure.ts";
 import type { ReplicaConfig } from "../volume/protocol.ts";
 
@@ -48,6 +49,14 @@ function place(name: string | null, where: string, slow: boolean, directory: str
   if (/^nfs:/i.test(where)) {
     try {
       parseNfsUrl(where);
+    } catch (error) {
+      throw usage((error as Error).message);
+    }
+    return { name, url: where, slow, run: "auto" };
+  }
+  if (isRemoteReplicaUrl(where)) {
+    try {
+      openRemoteReplica(name ?? "replica", where);
     } catch (error) {
       throw usage((error as Error).message);
     }

@@ -7,16 +7,19 @@ import type { Logger } from "../util/logger.ts";
 import { withDeadline } from "./deadline.ts";
 import { NfsReplica } from "./nfs-replica.ts";
 import { OffloadedReplica } from "./offload.ts";
+import { isRemoteReplicaUrl, openRemoteReplica } from "./remote-open.ts";
 import type { Replica } from "./replica.ts";
 
-/** `url`: an absolute path or `nfs://…`. */
+/** `url`: an absolute path, `nfs://…` or `chiron://…`. */
 export function makeBackend(
   name: string,
   url: string,
   options: { readonly logger: Logger; readonly deadlineMs: number },
 ): Replica {
-  const replica = url.startsWith("nfs://")
-    ? new NfsReplica(name, parseNfsUrl(url), { logger: options.logger })
-    : new OffloadedReplica({ name, path: url });
-  return withDeadline(replica, options.deadlineMs);
+  return withDeadline(open(name, url, options.logger), options.deadlineMs);
+}
+
+function open(name: string, url: string, logger: Logger): Replica {
+  if (url.startsWith("nfs://")) return new NfsReplica(name, parseNfsUrl(url), { logger });
+  return isRemoteReplicaUrl(url) ? openRemoteReplica(name, url) : new OffloadedReplica({ name, path: url });
 }

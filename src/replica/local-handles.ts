@@ -32,6 +32,10 @@ export class LocalHandles {
     return this.#underWay > 0;
   }
 
+  get isConnected(): boolean {
+    return this.#base !== Number.POSITIVE_INFINITY;
+  }
+
   connected(): void {
     this.#base = this.#connections++ * handlesPerConnection;
   }

@@ -24,7 +24,7 @@ import { errorText, type Logger } from "../util/logger.ts";
 import { start } from "../util/op.ts";
 import { FailureError } from "./failure.ts";
 import type { FailureCode, LeaseTimes, ReplicaConfig, VolumeConfig } from "./protocol.ts";
-import { isNfsUrl, makeReplica, type ReplicaKindDeps } from "./replica-kinds.ts";
+import { isRemoteUrl, makeReplica, type ReplicaKindDeps } from "./replica-kinds.ts";
 import type { ReplicaLocks } from "./replica-locks.ts";
 import { monotonicMs } from "./state-page.ts";
 
@@ -115,7 +115,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
     if (first instanceof Error) throw first;
     throw new FailureError("busy", "An earlier process still uses all of the replicas: wait");
   }
-  for (const { name, url } of connected) if (!isNfsUrl(url) && !mayHoldLinks(url)) throw withoutLinks(name);
+  for (const { name, url } of connected) if (!isRemoteUrl(url) && !mayHoldLinks(url)) throw withoutLinks(name);
   const witness = config.witness === null ? null : await openWitness(config.witness, deps.log);
   const readings = await Promise.all(
     connected.map(async (replica) => await start(readBackend(replica, files(replica.name)))),
@@ -186,7 +186,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
   }
   const host = hostClaim(request, deps);
   if (host !== null) {
-    const shared = voters.filter(({ name }) => config.replicas.some((r) => r.name === name && isNfsUrl(r.url)));
+    const shared = voters.filter(({ name }) => config.replicas.some((r) => r.name === name && isRemoteUrl(r.url)));
     host.voters = () => shared.filter(({ name }) => here.includes(name));
     if (!resumed && identity.kind === "existing") await host.wait();
     host.voters = () => shared.filter(({ name }) => recorded.members.includes(name) && here.includes(name));
@@ -239,7 +239,7 @@ async function open(request: OpenRequest, deps: OpenDeps): Promise<OpenedVolume>
 }
 
 function hostClaim({ config }: OpenRequest, { store, log }: OpenDeps): HostClaim | null {
-  if (store !== null || !config.replicas.some(({ url }) => isNfsUrl(url))) return null;
+  if (store !== null || !config.replicas.some(({ url }) => isRemoteUrl(url))) return null;
   const given = process.env["CHIRON_HOST_NAME"];
   const host = given ?? hostname();
   const mount = `${given ?? machineId()}:${config.stateDirectory}`;
@@ -371,7 +371,7 @@ function statusArbiter(
 }
 
 export function shutsOut({ url, fences }: Replica): boolean {
-  return !isNfsUrl(url) || fences === true;
+  return !isRemoteUrl(url) || fences === true;
 }
 
 /** Waits for an answer as long as it takes: without one nobody may go on. */
@@ -426,7 +426,7 @@ function lockAll(
   { locks, page }: OpenDeps,
 ): void {
   for (const [index, { name, url }] of config.replicas.entries()) {
-    if (isNfsUrl(url) || !names.includes(name) || avoid.includes(name)) continue;
+    if (isRemoteUrl(url) || !names.includes(name) || avoid.includes(name)) continue;
     const busy = page.loopCalls(index); // it may hang here as well
     busy[0] = 1;
     const ours = locks.take(url);

@@ -15,7 +15,7 @@ import { Resync, type ResyncResult } from "../replication/resync.ts";
 import { Throttle } from "../replication/throttle.ts";
 import type { Logger } from "../util/logger.ts";
 import { start } from "../util/op.ts";
-import { isNfsUrl } from "./replica-kinds.ts";
+import { isRemoteUrl } from "./replica-kinds.ts";
 import type { ReplicaLocks } from "./replica-locks.ts";
 import type { StatePageWriter } from "./state-page.ts";
 import type { Volume } from "./volume.ts";
@@ -66,7 +66,7 @@ export class ReplicaCare {
   async reach(index: number): Promise<void> {
     const { volume, page } = this.#deps;
     const { name, url } = volume.fanOut.replica(index);
-    if (isNfsUrl(url)) return; // its calls have deadlines of their own
+    if (isRemoteUrl(url)) return; // its calls have deadlines of their own
     let looking = this.#looking.get(index);
     if (looking === undefined) {
       const onThreadCalls = (calls: number): void => page.threadCalls(index, calls);
@@ -127,7 +127,7 @@ export class ReplicaCare {
         `it is replica "${replicaName}" of volume ${volumeId}, so nothing is written to it: mount what belongs there`,
       );
     }
-    if (!isNfsUrl(url) && !this.#lock(index, url)) {
+    if (!isRemoteUrl(url) && !this.#lock(index, url)) {
       throw new ReplicaError(
         name,
         "an earlier process of this volume still has a call under way on it: it is waited for",

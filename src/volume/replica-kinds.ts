@@ -6,6 +6,7 @@ import { withDeadline } from "../replica/deadline.ts";
 import { LocalReplica } from "../replica/local.ts";
 import { openNfsReplica } from "../replica/nfs-open.ts";
 import { OffloadedReplica } from "../replica/offload.ts";
+import { isRemoteReplicaUrl, openRemoteReplica } from "../replica/remote-open.ts";
 import type { Replica } from "../replica/replica.ts";
 import type { Logger } from "../util/logger.ts";
 import { measured } from "./measured.ts";
@@ -26,8 +27,9 @@ export interface ReplicaKindDeps {
   readonly onFenced: () => void;
 }
 
-export function isNfsUrl(url: string): boolean {
-  return url.startsWith("nfs://");
+/** Reached over the network by a client of ours, with deadlines of its own; no directory of this machine. */
+export function isRemoteUrl(url: string): boolean {
+  return url.startsWith("nfs://") || isRemoteReplicaUrl(url);
 }
 
 /** `index`: where the status page shows its calls. */
@@ -42,8 +44,9 @@ export function makeReplica(config: ReplicaConfig, index: number, deps: ReplicaK
 
 function unmeasured(config: ReplicaConfig, index: number, deps: ReplicaKindDeps): Replica {
   const { name, url } = config;
+  if (isRemoteReplicaUrl(url)) return withDeadline(openRemoteReplica(name, url), deps.deadlineMs);
   const onThreadCalls = (calls: number): void => deps.page.threadCalls(index, calls);
-  if (isNfsUrl(url)) {
+  if (isRemoteUrl(url)) {
     const nfs = openNfsReplica(name, url, {
       deadlineMs: deps.deadlineMs,
       privateDirectory: deps.privateDirectory,

@@ -28,7 +28,7 @@ import { measured } from "./measured.ts";
 import { hostTimes, openVolume, shutsOut } from "./open-volume.ts";
 import type { CallParams, FromVolume, Method, ReplicaConfig, VolumeConfig, VolumeEvent } from "./protocol.ts";
 import { ReplicaCare } from "./replica-care.ts";
-import { isNfsUrl } from "./replica-kinds.ts";
+import { isRemoteUrl } from "./replica-kinds.ts";
 import { ReplicaLocks } from "./replica-locks.ts";
 import { ResentOrder } from "./resent-order.ts";
 import { Snapshots } from "./snapshots.ts";
@@ -230,7 +230,7 @@ export class VolumeService {
     host.voters = () =>
       membership.inSync.flatMap((index) => {
         const replica = opened.replicas[index];
-        return replica !== null && replica !== undefined && isNfsUrl(replica.url)
+        return replica !== null && replica !== undefined && isRemoteUrl(replica.url)
           ? [{ name: replica.name, files: opened.files(replica.name) }]
           : [];
       });

@@ -27,7 +27,7 @@ import { commonAbilities, type VolumeAbilities } from "./abilities.ts";
 import { volumeFileSystem } from "./filesystem.ts";
 import { NodeTable } from "./node-table.ts";
 import type { OpenedVolume } from "./open-volume.ts";
-import { isNfsUrl } from "./replica-kinds.ts";
+import { isRemoteUrl } from "./replica-kinds.ts";
 import { exchangeMemo, loadNegotiated, loadNumbers, saveNegotiated, saveNumbers } from "./state-facts.ts";
 import type { StateLog } from "./state-log.ts";
 
@@ -137,7 +137,7 @@ export class Volume {
     this.attributes = new Attributes({ fanOut, intents, missed, locks, times });
     this.#readChoice = new ReadChoice({
       policy: config.readPolicy,
-      replicas: config.replicas.map(({ slow, url }) => ({ slow, distance: isNfsUrl(url) ? 1 : 0 })),
+      replicas: config.replicas.map(({ slow, url }) => ({ slow, distance: isRemoteUrl(url) ? 1 : 0 })),
     });
     this.#guard = new FullGuard(
       {
@@ -193,7 +193,7 @@ export class Volume {
   noteOrder(index: number): void {
     const replica = this.opened.replicas[index];
     if (replica === null || replica === undefined) return;
-    if (isNfsUrl(replica.url) || keepsMetadataOrder(replica.url)) this.#unordered.delete(index);
+    if (isRemoteUrl(replica.url) || keepsMetadataOrder(replica.url)) this.#unordered.delete(index);
     else this.#unordered.add(index);
   }
 
