@@ -169,7 +169,7 @@ export class VolumeService {
         onDisconnected: (index) => this.#care.disconnected(index),
         reach: (index) => this.#care.reach(index),
         inspect: (index) => this.#inspect(index),
-        resync: async (index, options) => void (await this.#care.resync(index, options)),
+        resync: (index, options) => this.#resyncAndTell(index, options),
         log: deps.log,
       },
       { automatic: config.resyncMode === "Automatic" },
@@ -558,6 +558,16 @@ export class VolumeService {
     if (membership.inSync.includes(index)) throw new FailureError("usage", `Replica "${params.replica}" is in sync`);
     this.#caretaker.resync(index, params.full ?? false);
     return null;
+  }
+
+  async #resyncAndTell(index: number, options: Parameters<ReplicaCare["resync"]>[1]): Promise<void> {
+    const { entries, bytesWritten } = await this.#care.resync(index, options);
+    const name = this.#replicas[index]?.name ?? "";
+    this.#tell(
+      "resync-done",
+      name,
+      `Replica "${name}" is up to date: ${entries} ${entries === 1 ? "entry" : "entries"} and ${bytesWritten} bytes written`,
+    );
   }
 
   #tell(event: VolumeEvent["event"], replica: string | null, message: string): void {

@@ -184,14 +184,22 @@ test("events reach the hook, and metrics their address", async (context) => {
   const later = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   const dirty = Number(/chiron_dirty_objects\{replica="b",volume="web"\} (\d+)/.exec(later)?.[1]);
   assert.ok(dirty >= 1, `b has missed a directory: ${dirty}`);
+  await box.chiron("replica", "enable", box.mountpoint, "b");
+  assert.equal((await box.chiron("resync", box.mountpoint)).code, 0);
+  const { pid } = await box.status();
+  process.kill(pid, "SIGKILL");
+  await box.until("another process serves", async () => (await box.status()).pid !== pid);
   await box.chiron("unmount", box.mountpoint);
   const events = readFileSync(box.path("events"), "utf8")
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line) as { event: string });
   assert.deepEqual(
-    events.map(({ event }) => event).filter((event) => event !== "quorum-lost"),
-    ["mounted", "replica-lost", "unmounted"],
+    events.map(({ event }) => event),
+    [
+      ...["mounted", "replica-lost", "resync-started", "replica-back", "resync-done"],
+      ...["volume-process-restarted", "unmounted"],
+    ],
   );
 });
 

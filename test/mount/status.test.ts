@@ -1,7 +1,7 @@
 /** `chiron status` is a contract for programs: its JSON, its exit codes, and what it shows while things happen. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { renameSync } from "node:fs";
+import { readFileSync, renameSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import type { VolumeStatus } from "../../src/replication/model.ts";
@@ -48,7 +48,7 @@ test("the JSON has what it promises, no more and no less", async (context) => {
 
 test("without a quorum it exits with 2, and --watch follows", async (context) => {
   const box = new Sandbox(context);
-  await box.mount("--min-in-sync", "2");
+  await box.mount("--min-in-sync", "2", "--on-event", `cat >> ${box.path("events")}`);
   const watch = spawn("sh", ["-c", `exec ${chironLine("status", "--watch", "--json", box.mountpoint)}`], {
     env: box.env,
   });
@@ -63,6 +63,8 @@ test("without a quorum it exits with 2, and --watch follows", async (context) =>
   renameSync(box.path("away"), box.path("b"));
   await box.until("it is well again", () => states.at(-1) === "Healthy");
   assert.equal((await box.chiron("status", box.mountpoint)).code, 0);
+  const events = readFileSync(box.path("events"), "utf8");
+  assert.match(events, /"quorum-lost".*"quorum-restored"/s);
   watch.kill("SIGINT");
   await new Promise((resolve) => watch.once("exit", resolve));
   assert.equal((await run("sh", ["-c", `echo x > ${box.mountpoint}/f`])).code, 0);
