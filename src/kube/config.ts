@@ -42,9 +42,10 @@ interface Kubeconfig {
 }
 
 async function fromKubeconfig(path: string): Promise<KubeConfig> {
-  // Only people's machines and tests have kubeconfigs: pods do without the parser.
-  const { parse } = await import("yaml");
-  const config = parse(readFileSync(path, "utf8")) as Kubeconfig;
+  const text = readFileSync(path, "utf8");
+  // Only people's machines have kubeconfigs in YAML: others do without the parser.
+  const isJson = text.trimStart().startsWith("{");
+  const config = (isJson ? JSON.parse(text) : (await import("yaml")).parse(text)) as Kubeconfig;
   const context = config.contexts?.find(({ name }) => name === config["current-context"])?.context;
   const cluster = config.clusters?.find(({ name }) => name === context?.cluster)?.cluster;
   const user = config.users?.find(({ name }) => name === context?.user)?.user ?? {};

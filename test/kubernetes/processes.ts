@@ -42,7 +42,9 @@ export function startDaemon(
 ): Daemon {
   const file =
     compiled === null ? join(root, main) : join(compiled, main.replace(/^src\//, "dist/").replace(/\.ts$/, ".js"));
-  const child = spawn(process.execPath, [file, ...args], {
+  // As in the chart.
+  const flags = compiled !== null && main === "src/node/main.ts" ? ["--max-semi-space-size=1"] : [];
+  const child = spawn(process.execPath, [...flags, file, ...args], {
     env: { ...process.env, KUBECONFIG: "", ...env },
     stdio: ["ignore", "ignore", "pipe"],
   });

@@ -2,10 +2,11 @@
  * Chiron as it runs on a cluster of one node, as plain processes: a real API server, the controller, the mount daemon
  * and the node plugin, with a kubelet's directory that no kubelet uses. Mounts are real.
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { parse } from "yaml";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { type ApiServer, type Ran, run, skipWithoutApiServer, startApiServer } from "./api-server.ts";
@@ -61,7 +62,10 @@ export async function startSmallCluster(options: { readonly compiled?: boolean }
   const [controllerProbes, nodeProbes] = [await freePort(), await freePort()];
   const controllerSocket = join(directory, "controller.sock");
   const nodeSocket = join(directory, "node.sock");
-  const kubeconfig = `--kubeconfig=${api.kubeconfigPath}`;
+  // Without the parser for YAML, as in a pod, where there is no kubeconfig at all.
+  const kubeconfigPath = join(directory, "kubeconfig.json");
+  writeFileSync(kubeconfigPath, JSON.stringify(parse(readFileSync(api.kubeconfigPath, "utf8"))));
+  const kubeconfig = `--kubeconfig=${kubeconfigPath}`;
   const controller = startDaemon(
     "src/controller/main.ts",
     [
