@@ -22,6 +22,8 @@ const families = {
   chiron_volume_replicas: ["gauge", "Replicas of the volume."],
   chiron_volume_replicas_in_sync: ["gauge", "Replicas that hold everything that was acknowledged."],
   chiron_volume_replicas_needed: ["gauge", "With fewer in sync, writes are refused."],
+  chiron_volume_size_bytes: ["gauge", "How much the volume may hold, or its tightest replica."],
+  chiron_volume_available_bytes: ["gauge", "How much more fits."],
   chiron_volume_process_restarts_total: ["counter", "How often the volume process was started again."],
   chiron_replica_in_sync: ["gauge", "Whether the replica holds everything that was acknowledged."],
   chiron_replica_state: ["gauge", "1 for the state that the replica is in."],
@@ -51,6 +53,10 @@ export function renderMetrics(volumes: readonly MeasuredVolume[], requests = 0):
     add("chiron_volume_replicas", { volume }, status.replicas.length);
     add("chiron_volume_replicas_in_sync", { volume }, status.replicas.filter(({ state }) => state === "InSync").length);
     add("chiron_volume_replicas_needed", { volume }, status.minInSyncReplicas);
+    if (status.space) {
+      add("chiron_volume_size_bytes", { volume }, status.space.totalBytes);
+      add("chiron_volume_available_bytes", { volume }, status.space.availableBytes);
+    }
     for (const { name: replica, state, progress } of status.replicas) {
       add("chiron_replica_in_sync", { volume, replica }, state === "InSync" ? 1 : 0);
       for (const word of ["InSync", "OutOfSync", "Syncing", "Unreachable"])

@@ -127,6 +127,15 @@ describe("the chart", { skip: skipWithout("helm", "promtool") || skipWithoutApiS
     for (const [name] of used) assert.ok(metrics.includes(`  ${name}: [`), `${name} is no metric`);
   });
 
+  it("has alerts that fire when they should, and not when they should not", async () => {
+    const ran = await run(findProgram("promtool") ?? "promtool", [
+      "test",
+      "rules",
+      join(import.meta.dirname, "alerts.yaml"),
+    ]);
+    assert.equal(ran.code, 0, ran.stdout + ran.stderr);
+  });
+
   it("has the dashboard as JSON, and the alerts as they are in the file", async () => {
     const rendered = objects(await template(...everything));
     const dashboard = rendered.find(({ metadata }) => metadata.name.endsWith("-dashboard"));
