@@ -93,7 +93,7 @@ describe("a volume that another node takes over", { skip }, () => {
     writers.push(writer);
     return writer;
   };
-  const make = async (name: string, version: "3" | "4.1") => {
+  const make = async (name: string, version: "3" | "4.1", accessModes = ["ReadWriteOnce"]) => {
     const replicas = servers.map((server, i) => ({
       name: names[i] ?? "",
       nfs: {
@@ -105,7 +105,7 @@ describe("a volume that another node takes over", { skip }, () => {
     await client.create(replicatedVolumes, {
       ...typeOfVolume,
       metadata: { name },
-      spec: { capacity: "1Gi", replicas },
+      spec: { capacity: "1Gi", accessModes, replicas },
     } as never);
     await eventually(async () => assert.equal((await get(name)).status?.phase, "Available"));
   };
@@ -167,6 +167,54 @@ describe("a volume that another node takes over", { skip }, () => {
     await now.ended;
     await n2.leave("moves");
     assert.equal((await get("moves")).status?.membership?.clean, true);
+  });
+
+  it("costs the API server one call each quarter of a lease at rest, and goes on while its node's plugin is killed", async () => {
+    await make("rest", "4.1");
+    await n1.use("rest");
+    await eventually(async () => assert.equal((await get("rest")).status?.phase, "Ready"));
+    const requests = async () => {
+      const text = await (await fetch(n1.metricsUrl)).text();
+      return Number(/^chiron_node_api_requests_total (\d+)/m.exec(text)?.[1]);
+    };
+    await delay(3_000); // the report of being ready
+    const [first, sinceMs] = [await requests(), performance.now()];
+    await delay(16_000);
+    const quarters = (performance.now() - sinceMs) / (leaseSeconds * 250);
+    const calls = (await requests()) - first;
+    // Its report again every four minutes, its watch again every five: here at most one of each.
+    assert.ok(calls <= Math.ceil(quarters) + 2, `${calls} calls in ${quarters} quarters of a lease`);
+    assert.ok(calls >= Math.floor(quarters) - 2, `${calls} calls in ${quarters} quarters of a lease`);
+
+    const writer = write(n1, "rest");
+    await hasWritten(writer, 20);
+    for (let kill = 0; kill < 3; kill += 1) await n1.killPlugin();
+    await delay(leaseSeconds * 1_500);
+    await hasWritten(writer, writer.acknowledged.length + 50);
+    writer.stop();
+    await writer.ended;
+    const [mars, venus] = onBackends();
+    assert.deepEqual(mars, venus);
+    assert.ok(writer.acknowledged.every((line) => mars?.includes(line)));
+    await n1.leave("rest");
+  });
+
+  it("is read on two nodes at once, which leave its record alone; a new one is made first", async () => {
+    await make("read", "4.1", ["ReadOnlyMany"]);
+    await n1.use("read", 60_000, "ReadOnlyMany");
+    await n2.use("read", 60_000, "ReadOnlyMany");
+    const { status } = await get("read");
+    assert.equal(status?.holder, undefined);
+    assert.equal(status?.membership?.clean, true);
+    for (const node of [n1, n2]) {
+      const { code, stderr } = await run("sh", ["-c", `ls ${node.target("read")} && touch ${node.target("read")}/x`]);
+      assert.notEqual(code, 0);
+      assert.match(stderr, /Read-only file system/);
+    }
+    await servers[0].kill();
+    for (const node of [n1, n2]) assert.equal((await run("ls", [node.target("read")])).code, 0);
+    assert.deepEqual((await get("read")).status?.membership, status?.membership);
+    for (const node of [n1, n2]) await node.leave("read");
   });
 
   it("stops being written by a node that is cut off from the API server alone, before another one has it", async () => {

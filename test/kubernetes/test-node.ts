@@ -19,7 +19,10 @@ import { eventually } from "./eventually.ts";
 import { type Daemon, freePort, startDaemon } from "./processes.ts";
 import { removeMounts } from "./small-cluster.ts";
 
-const capability = VolumeCapability.fromPartial({ mount: {}, accessMode: { mode: Mode.SINGLE_NODE_WRITER } });
+const modes = { ReadWriteOnce: Mode.SINGLE_NODE_WRITER, ReadOnlyMany: Mode.MULTI_NODE_READER_ONLY } as const;
+type AccessMode = keyof typeof modes;
+const capabilityOf = (mode: AccessMode) =>
+  VolumeCapability.fromPartial({ mount: {}, accessMode: { mode: modes[mode] } });
 
 export interface TestNodeOptions {
   readonly name: string;
@@ -31,6 +34,8 @@ export class TestNode implements AsyncDisposable {
   readonly name: string;
   readonly directory: string;
   readonly csi: CsiClients;
+  /** Where its metrics are. */
+  metricsUrl = "";
   /** Its way to the API server. */
   readonly network: BrokenNetwork;
   readonly #daemons: { readonly mountd: Daemon; node: Daemon };
@@ -66,8 +71,9 @@ export class TestNode implements AsyncDisposable {
       [`--socket=${join(directory, "mountd.sock")}`, sockets[1] ?? ""],
       env,
     );
+    const port = await freePort();
+    const metricsUrl = `http://127.0.0.1:${port}/metrics`;
     const runNode = async () => {
-      const port = await freePort();
       const node = startDaemon(
         "src/node/main.ts",
         [
@@ -93,7 +99,9 @@ export class TestNode implements AsyncDisposable {
       });
       return node;
     };
-    return new TestNode(name, directory, network, { mountd, node: await runNode() }, runNode);
+    const made = new TestNode(name, directory, network, { mountd, node: await runNode() }, runNode);
+    made.metricsUrl = metricsUrl;
+    return made;
   }
 
   staging(volume: string): string {
@@ -108,22 +116,22 @@ export class TestNode implements AsyncDisposable {
     return this.#daemons.node.log();
   }
 
-  async stage(volumeId: string): Promise<void> {
+  async stage(volumeId: string, mode: AccessMode = "ReadWriteOnce"): Promise<void> {
     const stagingTargetPath = this.staging(volumeId);
-    const request = { volumeId, stagingTargetPath, volumeCapability: capability };
+    const request = { volumeId, stagingTargetPath, volumeCapability: capabilityOf(mode) };
     await call(this.csi.node, "nodeStageVolume", NodeStageVolumeRequest.fromPartial(request));
   }
 
-  async publish(volumeId: string): Promise<void> {
+  async publish(volumeId: string, mode: AccessMode = "ReadWriteOnce"): Promise<void> {
     const paths = { stagingTargetPath: this.staging(volumeId), targetPath: this.target(volumeId) };
-    const request = { volumeId, ...paths, volumeCapability: capability };
+    const request = { volumeId, ...paths, volumeCapability: capabilityOf(mode) };
     await call(this.csi.node, "nodePublishVolume", NodePublishVolumeRequest.fromPartial(request));
   }
 
   /** As a kubelet does it: again and again. */
-  async use(volumeId: string, timeoutMs = 60_000): Promise<void> {
-    await eventually(() => this.stage(volumeId), timeoutMs, 500);
-    await this.publish(volumeId);
+  async use(volumeId: string, timeoutMs = 60_000, mode: AccessMode = "ReadWriteOnce"): Promise<void> {
+    await eventually(() => this.stage(volumeId, mode), timeoutMs, 500);
+    await this.publish(volumeId, mode);
   }
 
   async leave(volumeId: string): Promise<void> {
