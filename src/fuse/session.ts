@@ -71,6 +71,7 @@ export class FuseSession {
   readonly #early = new Set<number>();
   #onDrained: (() => void) | null = null;
   #negotiated: Negotiated | null = null;
+  #taken = 0;
   #maxWriteBytes: number;
   #dontMask = false;
   #extendedSetxattr = false;
@@ -110,6 +111,11 @@ export class FuseSession {
   /** What was agreed with the kernel: for `resume` in a later process. Null before FUSE_INIT. */
   get negotiated(): Negotiated | null {
     return this.#negotiated;
+  }
+
+  /** How many requests have been read so far. */
+  get taken(): number {
+    return this.#taken;
   }
 
   /** Requests whose methods have not answered yet. */
@@ -164,6 +170,7 @@ export class FuseSession {
     const frame = this.#frame;
     const received = read(this.#fd, frame.bytes);
     if (received > 0) {
+      this.#taken++;
       this.#handle(frame, received);
       return TAKEN;
     }

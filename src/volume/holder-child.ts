@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { FailureError } from "./failure.ts";
 import type { CallParams, FromVolume, Method, ToVolume } from "./protocol.ts";
+import { volumeProcessFlags } from "./spare-memory.ts";
 
 export interface ProgramOptions {
   /** The program, run by this very Node. */
@@ -39,7 +40,7 @@ export class VolumeProcess {
   #exited = false;
 
   constructor(options: ProgramOptions) {
-    this.#child = spawn(process.execPath, [options.program], {
+    this.#child = spawn(process.execPath, [...volumeProcessFlags, options.program], {
       cwd: "/",
       detached: true,
       stdio: ["ignore", options.logFd ?? 2, options.logFd ?? 2, options.fuseFd, "ipc"],

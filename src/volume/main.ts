@@ -4,9 +4,12 @@ import { errorText, jsonLogger, type Logger } from "../util/logger.ts";
 import { failureOf } from "./failure.ts";
 import { type CallMessage, FUSE_DESCRIPTOR, linkToHolder, type StartMessage } from "./holder-link.ts";
 import { VolumeService } from "./service.ts";
+import { SpareMemory } from "./spare-memory.ts";
 
 setIoFlusher(true); // memory that it needs for writing must not wait for its own writing (refused in small containers)
 raiseDescriptorLimit();
+
+new SpareMemory().soon(); // a spare process may wait for weeks
 
 let opening: Promise<VolumeService> | null = null;
 let log: Logger = jsonLogger((line) => process.stderr.write(line));

@@ -13,6 +13,7 @@ import { Tree, TreeNode } from "../replication/tree.ts";
 import type { ByteString } from "../util/byte-string.ts";
 import { type FileAttr, isDirectory, S_IFDIR, S_IFMT } from "../util/file-attr.ts";
 import type { DirectoryListing } from "./directory-listing.ts";
+import { NodeIndex } from "./node-index.ts";
 import {
   FLAG_LINKED,
   FLAG_TIMES,
@@ -56,7 +57,7 @@ export class NodeTable {
   readonly files = new Map<number, FileHandleEntry>();
   readonly directories = new Map<number, DirectoryHandleEntry>();
   readonly #log: StateLog;
-  readonly #nodes = new Map<number, TreeNode>();
+  readonly #nodes = new NodeIndex<TreeNode>();
   /** Files with several names, by the inode numbers under which leaders have shown them. */
   readonly #linked = new Map<number, TreeNode>();
   readonly #linkedInos = new Map<TreeNode, readonly number[]>();

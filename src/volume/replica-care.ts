@@ -24,6 +24,8 @@ export interface ReplicaCareDeps {
   readonly volume: Volume;
   readonly locks: ReplicaLocks;
   readonly page: StatePageWriter;
+  /** How many requests of applications there were so far. */
+  readonly requests: () => number;
   readonly log: Logger;
 }
 
@@ -36,7 +38,10 @@ export class ReplicaCare {
 
   constructor(deps: ReplicaCareDeps) {
     this.#deps = deps;
-    this.throttle = new Throttle({ bytesPerSecond: deps.volume.opened.config.resyncBytesPerSecond });
+    this.throttle = new Throttle({
+      bytesPerSecond: deps.volume.opened.config.resyncBytesPerSecond,
+      requests: deps.requests,
+    });
     const { volume, log } = deps;
     this.#late = new LateChanges({
       tree: volume.table.tree,

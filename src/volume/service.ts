@@ -158,7 +158,7 @@ export class VolumeService {
     this.#stateLog = stateLog;
     this.#page = page;
     this.volumeId = volume.opened.volumeId;
-    this.#care = new ReplicaCare({ volume, locks, page, log: deps.log });
+    this.#care = new ReplicaCare({ volume, locks, page, requests: () => this.#session?.taken ?? 0, log: deps.log });
     this.verification = new Verification({ volume, throttle: this.#care.throttle, log: deps.log });
     this.#snapshots = new Snapshots({ volume, throttle: this.#care.throttle, log: deps.log });
     this.#caretaker = new Caretaker(

@@ -28,6 +28,7 @@ import { volumeFileSystem } from "./filesystem.ts";
 import { NodeTable } from "./node-table.ts";
 import type { OpenedVolume } from "./open-volume.ts";
 import { isRemoteUrl } from "./replica-kinds.ts";
+import { SpareMemory } from "./spare-memory.ts";
 import { exchangeMemo, loadNegotiated, loadNumbers, saveNegotiated, saveNumbers } from "./state-facts.ts";
 import type { StateLog } from "./state-log.ts";
 
@@ -69,6 +70,7 @@ export class Volume {
   readonly #stateLog: StateLog;
   /** Replicas that persist metadata in any order. */
   readonly #unordered = new Set<number>();
+  readonly #memory = new SpareMemory();
   #settling: NodeJS.Timeout | null = null;
   readonly #stopped = new AbortController();
 
@@ -98,7 +100,12 @@ export class Volume {
       },
     );
     const { membership, missed, locks, numbers } = this;
-    this.table = new NodeTable(deps.stateLog, { onDrop: (node) => this.names.forget(node) });
+    this.table = new NodeTable(deps.stateLog, {
+      onDrop: (node) => {
+        this.names.forget(node);
+        this.#memory.dropped(this.table.size);
+      },
+    });
     const { tree, orphans } = this.table;
     this.fanOut = new FanOut(
       { replicas, membership, missed, locks, numbers, onSuspect: deps.onSuspect },
@@ -285,6 +292,7 @@ export class Volume {
   start(): void {
     this.#guard.start();
     this.#policy.start();
+    this.#memory.soon();
   }
 
   /**
