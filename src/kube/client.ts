@@ -65,6 +65,7 @@ interface RequestOptions {
   readonly body?: unknown;
   readonly contentType?: string;
   readonly signal?: AbortSignal | undefined;
+  readonly agent?: Agent;
 }
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
@@ -77,6 +78,8 @@ const watchSeconds = 290;
 export class KubeClient {
   readonly config: KubeConfig;
   readonly #agent: Agent;
+  /** Each watch keeps a connection for as long as it lasts: they must not use up those of the calls. */
+  readonly #watchAgent: Agent;
   readonly #base: URL;
   /** How many requests were made: what the volumes at rest cost the API server is bounded by a test. */
   requests = 0;
@@ -85,17 +88,14 @@ export class KubeClient {
     this.config = config;
     this.#base = new URL(config.server);
     const { ca, cert, key } = config;
-    this.#agent = new Agent({
-      keepAlive: true,
-      maxSockets: 32,
-      ...(ca ? { ca } : {}),
-      ...(cert ? { cert } : {}),
-      ...(key ? { key } : {}),
-    });
+    const identity = { ...(ca ? { ca } : {}), ...(cert ? { cert } : {}), ...(key ? { key } : {}) };
+    this.#agent = new Agent({ keepAlive: true, maxSockets: 32, ...identity });
+    this.#watchAgent = new Agent({ keepAlive: true, ...identity });
   }
 
   close(): void {
     this.#agent.destroy();
+    this.#watchAgent.destroy();
   }
 
   get<T extends KubeObject>(
@@ -207,6 +207,7 @@ export class KubeClient {
   ): Promise<void> {
     const answer = await this.#send("GET", path(resource), {
       signal,
+      agent: this.#watchAgent,
       query: { ...query, watch: true, allowWatchBookmarks: true, timeoutSeconds: watchSeconds },
     });
     answer.setTimeout((watchSeconds + 30) * 1000, () => answer.destroy(new Error("the watch went silent")));
@@ -235,7 +236,7 @@ export class KubeClient {
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
       const call = request(url, {
         method,
-        agent: this.#agent,
+        agent: options.agent ?? this.#agent,
         ...(options.signal ? { signal: options.signal } : {}),
         headers: {
           accept: "application/json",
@@ -245,13 +246,13 @@ export class KubeClient {
         },
       });
       call.on("response", resolve);
-      call.on("error", (error) =>
-        reject(
-          new Error(`Cannot reach the API server at ${this.#base.host}`, {
-            cause: options.signal?.aborted ? options.signal.reason : error,
-          }),
-        ),
-      );
+      const failed = (cause: unknown) =>
+        reject(new Error(`Cannot reach the API server at ${this.#base.host}`, { cause }));
+      call.on("error", (error) => failed(options.signal?.aborted ? options.signal.reason : error));
+      // A call that waits for a connection has no error to tell when it is given up.
+      const giveUp = () => failed(options.signal?.reason);
+      options.signal?.addEventListener("abort", giveUp);
+      call.on("close", () => options.signal?.removeEventListener("abort", giveUp));
       call.end(body ?? undefined);
     });
     const code = answer.statusCode ?? 0;

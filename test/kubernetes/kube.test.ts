@@ -1,5 +1,7 @@
 /** `src/kube` against a real API server, over a network that breaks. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { isConflict, KubeClient, KubeError, type KubeObject } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
@@ -58,6 +60,37 @@ describe("src/kube on a real API server", { skip: skipWithoutApiServer() }, () =
     const nowhere = new KubeClient({ ...client.config, server: "https://127.0.0.1:1" });
     await assert.rejects(nowhere.get(replicatedVolumes, "x"), /Cannot reach the API server at 127\.0\.0\.1:1/);
     nowhere.close();
+  });
+
+  it("watches any number of things beside its calls", async () => {
+    const names = Array.from({ length: 50 }, (_, index) => `watched-${index}`);
+    const informers = names.map(
+      (name) =>
+        new Informer<Volume>(client, replicatedVolumes, () => {}, {
+          logger: silentLogger,
+          fieldSelector: `metadata.name=${name}`,
+        }),
+    );
+    for (const informer of informers) informer.start();
+    await Promise.all(informers.map((informer) => informer.synced()));
+    await Promise.all(names.map((name) => client.create<Volume>(replicatedVolumes, volume(name))));
+    await eventually(() => assert.ok(informers.every(({ size }) => size === 1)));
+    await Promise.all(names.map((name) => client.delete(replicatedVolumes, name)));
+    await eventually(() => assert.ok(informers.every(({ size }) => size === 0)));
+    await Promise.all(informers.map((informer) => informer.stop()));
+  });
+
+  it("gives up a call that waits for a connection", async () => {
+    const silent = createServer().listen(0, "127.0.0.1");
+    await once(silent, "listening");
+    const { port } = silent.address() as AddressInfo;
+    const stuck = new KubeClient({ ...client.config, server: `https://127.0.0.1:${port}` });
+    const before = Array.from({ length: 40 }, () => stuck.get(replicatedVolumes, "x").catch(() => {}));
+    const signal = AbortSignal.timeout(100);
+    await assert.rejects(stuck.get(replicatedVolumes, "y", undefined, { signal }), /Cannot reach the API server/);
+    stuck.close();
+    silent.close();
+    await Promise.all(before);
   });
 
   it("replaces only what has not changed meanwhile", async () => {
