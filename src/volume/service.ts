@@ -159,8 +159,13 @@ export class VolumeService {
     this.#page = page;
     this.volumeId = volume.opened.volumeId;
     this.#care = new ReplicaCare({ volume, locks, page, requests: () => this.#session?.taken ?? 0, log: deps.log });
-    this.verification = new Verification({ volume, throttle: this.#care.throttle, log: deps.log });
     this.#snapshots = new Snapshots({ volume, throttle: this.#care.throttle, log: deps.log });
+    this.verification = new Verification({
+      volume,
+      throttle: this.#care.throttle,
+      linksVary: () => this.#snapshots.isBusy,
+      log: deps.log,
+    });
     this.#caretaker = new Caretaker(
       {
         replicas: volume.opened.replicas,
@@ -292,6 +297,8 @@ export class VolumeService {
   /** Members are alike, intents are open, what an earlier process had is found again. */
   async #prepare(resumed: boolean, beganMs: number): Promise<void> {
     const observes = this.#config.arbiter?.observes === true;
+    // Links of a snapshot that was interrupted would be differences between the replicas.
+    if (!resumed && !observes) await this.#snapshots.tidied();
     if (!resumed && !observes) await this.#makeAlike();
     if (this.#volume.opened.isNew) await this.#volume.alignNew();
     if (!observes) {

@@ -77,6 +77,7 @@ export class Snapshots {
   readonly #stopped = new AbortController();
   /** One at a time: making, removing, giving to a replica that is back. */
   #queue: Promise<unknown> = Promise.resolve();
+  #turns = 0;
   #images: BeforeImages | null = null;
 
   constructor(deps: SnapshotsDeps) {
@@ -122,11 +123,24 @@ export class Snapshots {
     });
   }
 
+  /** Something is being made or removed: files may have links that are ours. */
+  get isBusy(): boolean {
+    return this.#turns > 0;
+  }
+
   /** Removes what interrupted work has left behind. */
   tidy(): void {
-    void this.#inTurn(async () => {
-      for (const index of this.#deps.volume.membership.inSync) await this.#tidy(index);
-    }).catch((error: unknown) => this.#warn("Cannot tidy up snapshots", error));
+    void this.tidied();
+  }
+
+  async tidied(): Promise<void> {
+    try {
+      await this.#inTurn(async () => {
+        for (const index of this.#deps.volume.membership.inSync) await this.#tidy(index);
+      });
+    } catch (error) {
+      this.#warn("Cannot tidy up snapshots", error);
+    }
   }
 
   /** A replica is in sync again, and may lack snapshots or have removed ones. */
@@ -140,7 +154,12 @@ export class Snapshots {
     const earlier = this.#queue;
     const turn = earlier.catch(() => {}).then(act);
     this.#queue = turn;
-    return await turn;
+    this.#turns += 1;
+    try {
+      return await turn;
+    } finally {
+      this.#turns -= 1;
+    }
   }
 
   #warn(message: string, error: unknown): void {

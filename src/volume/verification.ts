@@ -15,6 +15,8 @@ const SUSPECT_AFTER_MS = 1_000;
 export interface VerificationDeps {
   readonly volume: Volume;
   readonly throttle: Throttle;
+  /** While a snapshot is made, files have links that are its own. */
+  readonly linksVary: () => boolean;
   readonly log: Logger;
 }
 
@@ -85,6 +87,7 @@ export class Verification {
         locks: volume.locks,
         replica: (index) => fanOut.replica(index),
         inSync: () => membership.inSync,
+        linksVary: this.#deps.linksVary,
         settle: async (node) => void (await start(times.settle(node))),
         repair: async (index, set) => {
           missed.begin(index, { kind: "saved", set });

@@ -79,6 +79,9 @@ class Writer {
       return this.turn >= goal ? true : null;
     });
   }
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
   async stop(): Promise<void> {
     this.#child.kill("SIGTERM");
     assert.equal(await this.#ended, 0, this.#problem);
@@ -204,6 +207,28 @@ describe("a snapshot", { skip: reason ?? false }, () => {
     await writer.stop();
     for (const disk of volume.disks)
       assert.deepEqual(readdirSync(join(disk.path, ".chiron/snapshots")).sort(), ["s", "s.json"]);
+    await volume.unmount();
+    await volume.assertEqual();
+  });
+
+  it("that was interrupted with its mount leaves nothing behind, and its replicas are alike after the next mount", async () => {
+    await using volume = await TestVolume.start({ disks: [LoopDisk.make("ext4"), LoopDisk.make("ext4")] });
+    const writer = new Writer(volume.mountpoint);
+    await writer.goesOn(2);
+    const taking = take(volume, "s").catch((error: Error) => error);
+    await eventually("it has begun", async () =>
+      existsSync(join(volume.disk(0).path, ".chiron/snapshots/s.part")) ? true : null,
+    );
+    for (const pid of volume.processes()) process.kill(pid, "SIGKILL");
+    await taking;
+    writer.kill();
+    await shell(`umount -l ${volume.mountpoint}`);
+    await eventually("nothing uses it", async () => (volume.processes().length === 0 ? true : null));
+    await volume.mount();
+    await volume.healthy();
+    for (const disk of volume.disks) assert.deepEqual(readdirSync(join(disk.path, ".chiron/snapshots")), []);
+    const { status, out, err } = await volume.chiron("verify", volume.mountpoint);
+    assert.equal(status, 0, out + err);
     await volume.unmount();
     await volume.assertEqual();
   });
