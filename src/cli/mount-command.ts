@@ -38,7 +38,7 @@ async function mountAsDaemon(config: HolderConfig): Promise<void> {
   const logFile = config.logFile ?? defaultLogFile(config.volume.volume);
   const patience = setTimeout(
     () => console.error("chiron: the replicas are being looked at and made alike; this can take a while"),
-    3000,
+    5000,
   );
   try {
     await startDaemon([], logFile, { ...config, logFile });
