@@ -293,14 +293,18 @@ export class FanOut {
       return result;
     }
     if (result !== -ENOENT || this.#deps.membership.inSync.length < 2) return result;
-    return yield* this.#missing(directoryOf, attr, call);
+    return yield* this.#missing(leader, directoryOf, attr, call);
   }
 
-  *#missing(directoryOf: () => TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
-    // A cheap look without the lock first: nearly always everyone agrees that there is nothing.
-    let present = false;
+  *#missing(leader: number, directoryOf: () => TreeNode, attr: FileAttr, call: ReplicaCall): Op<number> {
+    // A cheap look without the lock first, all others at once: nearly always everyone agrees that there is nothing.
+    const answers: Answer[] = [];
     for (const index of this.#deps.membership.inSync) {
-      const result = yield* wait(call(this.replica(index), index, attr));
+      if (index !== leader) answers.push(call(this.replica(index), index, null));
+    }
+    let present = false;
+    for (const answer of answers) {
+      const result = typeof answer === "number" ? answer : yield* wait(answer);
       if (result >= 0) present = true;
     }
     if (!present) return -ENOENT;
