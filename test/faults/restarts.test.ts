@@ -3,7 +3,7 @@
  * ends in order or at once. Whatever a mount shows is what was acknowledged last; otherwise it refuses.
  */
 import assert from "node:assert/strict";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { describe, test } from "node:test";
 import { seeded } from "../../src/replica/testing/random.ts";
 import { cannotMount, run, shell } from "../mount/command.ts";
@@ -29,7 +29,10 @@ describe(`no lie after a restart (seed ${seed})`, { skip: reason ?? false }, () 
       const choose = seeded(seed);
       await using volume = await TestVolume.start({
         disks: Array.from({ length: count }, () => directoryDisk),
-        args: (base) => ["--deadline", "2s", ...(witness ? ["--witness", `${base}/run`] : [])],
+        args: (base) => {
+          if (witness) mkdirSync(`${base}/witness`, { recursive: true });
+          return ["--deadline", "2s", ...(witness ? ["--witness", `${base}/witness`] : [])];
+        },
       });
       const counter = `${volume.mountpoint}/counter`;
       const done: string[] = [];
