@@ -133,6 +133,16 @@ test("whoever cannot take the record leaves as well", async () => {
   assert.equal(membership.standing(1).reason, "RecordFailed");
 });
 
+test("what keeps a replica out is what was found last", () => {
+  const { membership } = made({ members: ["a", "b"] });
+  for (const error of ["it is not there", "it is somebody else's"]) {
+    membership.setReachable(2, false, error);
+    assert.deepEqual([membership.standing(2).state, membership.standing(2).lastError], ["Unreachable", error]);
+  }
+  membership.setReachable(2, true, null);
+  assert.equal(membership.standing(2).state, "OutOfSync");
+});
+
 test("the last replica is never taken out", async () => {
   const { membership, arbiter } = made();
   membership.expel([0, 1, 2], "Vanished", -EIO);

@@ -165,7 +165,9 @@ export class VolumeMembership implements Membership {
   /** Of a replica that is neither in sync nor syncing: does it answer? */
   setReachable(replica: number, reachable: boolean, error: string | null): void {
     const { state } = this.standing(replica);
-    if (state === "OutOfSync" && !reachable) this.#stand(replica, { state: "Unreachable", lastError: error });
+    // Also where it is known to be out of reach: what is wrong with it now may be another thing.
+    if ((state === "OutOfSync" || state === "Unreachable") && !reachable)
+      this.#stand(replica, { state: "Unreachable", lastError: error });
     else if (state === "Unreachable" && reachable) this.#stand(replica, { state: "OutOfSync" });
   }
 
