@@ -92,7 +92,7 @@ export class ResentOrder {
       await answer.catch(() => {}); // told by whoever serves it
     }
     this.#resent = [];
-    for (const held of this.#fresh) held.start();
+    for (const held of this.#fresh) void held.start(); // answered by whoever serves it
     this.#fresh = [];
     this.#state = "open";
     Object.assign(this.fileSystem, this.#open);
