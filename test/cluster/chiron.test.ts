@@ -1,9 +1,11 @@
 /** Chiron on a real cluster of two nodes, by helm and kubectl alone, as a new user would: one cluster for all of it. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { run } from "../kubernetes/api-server.ts";
 import { eventually } from "../kubernetes/eventually.ts";
+import { findProgram } from "../kubernetes/programs.ts";
 import { Cluster, skipWithoutCluster } from "./cluster.ts";
 import { type NfsServer, skipWithoutNfs, startNfsServer } from "./nfs-servers.ts";
 import { claim, goesOn, pod, progressOf } from "./workload.ts";
@@ -118,6 +120,19 @@ describe("Chiron on a cluster of two nodes", { skip: skipWithoutCluster() || ski
     const [, row = ""] = (await cluster.must("get", "rv", "data")).split("\n");
     assert.match(row, /^data\s+Ready\s+2\/2\s+1Gi\s+default\/data/);
     for (const server of servers) assert.ok(existsSync(join(server.directory, "data/log")));
+  });
+
+  it("is looked at, verified and resynced by kubectl chiron", async () => {
+    const program = join(import.meta.dirname, "../../bin/kubectl-chiron");
+    const env = { ...process.env, PATH: `${dirname(findProgram("kubectl") ?? "")}:${process.env["PATH"]}` };
+    const chiron = async (...args: string[]) => {
+      const { code, stdout, stderr } = await run(program, ["--kubeconfig", cluster.kubeconfig, ...args], "", { env });
+      assert.equal(code, 0, stderr);
+      return stdout;
+    };
+    assert.match(await chiron("status", "data"), /data .*healthy .*on n1 \(Ready\) .*2 of 2 in sync/);
+    assert.match(await chiron("verify", "data"), /mars and venus are alike/);
+    assert.match(await chiron("resync", "data"), /Every replica is in sync/);
   });
 
   it("keeps a volume in use while the node plugin's pods are deleted", async () => {
