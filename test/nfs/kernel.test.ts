@@ -45,9 +45,12 @@ function addition(directory: string): void {
   execFileSync("sh", ["-c", `cat '${built}/init.gz' >../init.gz; ${archive} >>../init.gz`], { cwd: tree });
 }
 
+/** Not run in any place yet: asked for by `npm run test:kernel-nfs` alone, until it has been. */
+const wanted = available && process.env["CHIRON_KERNEL_NFS"] === "1";
+
 test("the kernel's client keeps the replica contract, v3 and v4.1", {
   timeout: timeoutMs,
-  skip: !available,
+  skip: !wanted,
 }, async () => {
   buildGuest();
   const directory = mkdtempSync(join(tmpdir(), "chiron-kernel-nfs-"));

@@ -1,32 +1,12 @@
 /** Volumes whose replicas are NFS exports, under a verifying workload, while their servers stop, die and come back. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Bench } from "../faults/harness.ts";
+import { differences } from "./differences.ts";
 import { available, Ganesha } from "./ganesha.ts";
-
-/** By a program that is none of ours. nfs-ganesha ignores times of symbolic links without an error: these are left out. */
-function differences(first: string, other: string): string[] {
-  const program = join(import.meta.dirname, "../trees-equal.py");
-  const { status, stdout, stderr } = spawnSync("python3", [program, "--quiet", "--limit", "100000", first, other], {
-    maxBuffer: 1 << 26,
-  });
-  assert.ok(status === 0 || status === 1, stderr.toString());
-  const lines = stdout.toString("latin1").split("\n");
-  const unescaped = (path: string) =>
-    Buffer.from(
-      path.replace(/\\x([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
-      "latin1",
-    );
-  return lines.filter((line) => {
-    const path = /^(.*): mtime /.exec(line)?.[1];
-    if (path === undefined) return line !== "" && !/ and .*: \d+ differences$/.test(line);
-    return !lstatSync(Buffer.concat([Buffer.from(first), unescaped(path)])).isSymbolicLink();
-  });
-}
 
 describe("volumes of NFS replicas", { skip: available ? false : "needs root, nfs-ganesha and rpcbind" }, () => {
   for (const version of ["3", "4.1"] as const) {
