@@ -134,7 +134,7 @@ export async function runNode(args: readonly string[]): Promise<number> {
   watch.start();
   removal.start();
   fill.start();
-  void snapshots.start().catch((error: unknown) => logger.error("no snapshots are made here", { error }));
+  snapshots.start();
   if (!values["no-registration"]) await registration.start();
   const probes = await startProbes({
     address: values["probe-address"],

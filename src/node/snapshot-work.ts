@@ -42,6 +42,7 @@ export interface SnapshotWorkOptions {
 }
 
 const lookAgainMs = 3_000;
+const oldMountsMs = 20_000;
 const mountTimeoutMs = 90_000;
 
 export class SnapshotWork {
@@ -49,6 +50,7 @@ export class SnapshotWork {
   readonly #options: SnapshotWorkOptions;
   readonly #queue: WorkQueue;
   readonly #snapshots: Informer<SnapshotObject>;
+  #cleaning: NodeJS.Timeout | null = null;
 
   constructor(deps: SnapshotWorkDeps, options: SnapshotWorkOptions) {
     this.#deps = deps;
@@ -65,24 +67,33 @@ export class SnapshotWork {
     );
   }
 
-  async start(): Promise<void> {
-    await this.#unmountOld();
+  start(): void {
     this.#snapshots.start();
     this.#queue.start();
+    this.#cleaning = setTimeout(() => void this.#unmountOld(), oldMountsMs);
   }
 
   async stop(): Promise<void> {
+    if (this.#cleaning) clearTimeout(this.#cleaning);
     await this.#queue.stop();
     await this.#snapshots.stop();
   }
 
-  /** What an earlier process was at when it ended. */
+  /**
+   * What an earlier process was at when it ended, and nobody has gone on with. Not at once: the mount daemon may still be
+   * at a mount that it was asked for, and whoever goes on with the work uses and unmounts it.
+   */
   async #unmountOld(): Promise<void> {
     const { directory } = this.#options;
-    for (const volume of existsSync(directory) ? readdirSync(directory) : [])
-      await this.#deps.aside
-        .unmount(volume, join(directory, volume))
-        .catch((error: unknown) => this.#deps.logger.warn("an old mount is left", { volume, error }));
+    const { aside, operations, logger } = this.#deps;
+    for (const volume of existsSync(directory) ? readdirSync(directory) : []) {
+      try {
+        using _lock = operations.acquire(volume, "unmount");
+        await aside.unmount(volume, join(directory, volume));
+      } catch (error) {
+        logger.warn("an old mount is left", { volume, error });
+      }
+    }
   }
 
   async #work(name: string, signal: AbortSignal): Promise<number | undefined> {
@@ -149,11 +160,16 @@ export class SnapshotWork {
   async #on(volume: VolumeObject, signal: AbortSignal, act: (call: VolumeCall) => Promise<unknown>): Promise<unknown> {
     const { watch, aside, operations, logger } = this.#deps;
     const { name } = volume.metadata;
+    const own = `${this.#options.directory}/`;
     const mounted = watch
       .mounts()
+      .map((entry) => ({ ...entry, volume: entry.record.config.volume }))
       .find(
-        ({ record: { state, config } }) =>
-          state === "mounted" && config.volume.volume === name && !config.volume.options.includes("ro"),
+        (entry) =>
+          entry.record.state === "mounted" &&
+          entry.volume.volume === name &&
+          !entry.volume.options.includes("ro") &&
+          !entry.volume.mountpoint.startsWith(own),
       );
     if (mounted) return await withCall(controlSocket(mounted.directory), act);
     using _lock = operations.acquire(name, "snapshot");

@@ -37,7 +37,8 @@ export interface SmallCluster extends AsyncDisposable {
   /** Of both sockets: `controller` of the controller's, `node` of the plugin's. */
   readonly csi: CsiClients;
   readonly probes: string;
-  readonly daemons: { readonly controller: Daemon; mountd: Daemon; node: Daemon };
+  readonly daemons: { controller: Daemon; mountd: Daemon; node: Daemon };
+  startController(): Promise<void>;
   startNode(): Promise<void>;
   startMountd(): Promise<void>;
   kubectl(args: readonly string[], input?: string): Promise<Ran>;
@@ -66,18 +67,19 @@ export async function startSmallCluster(options: { readonly compiled?: boolean }
   const kubeconfigPath = join(directory, "kubeconfig.json");
   writeFileSync(kubeconfigPath, JSON.stringify(parse(readFileSync(api.kubeconfigPath, "utf8"))));
   const kubeconfig = `--kubeconfig=${kubeconfigPath}`;
-  const controller = startDaemon(
-    "src/controller/main.ts",
-    [
-      kubeconfig,
-      `--endpoint=unix://${controllerSocket}`,
-      `--probe-address=127.0.0.1:${controllerProbes}`,
-      "--namespace=default",
-      "--log-level=debug",
-    ],
-    {},
-    compiled,
-  );
+  const runController = () =>
+    startDaemon(
+      "src/controller/main.ts",
+      [
+        kubeconfig,
+        `--endpoint=unix://${controllerSocket}`,
+        `--probe-address=127.0.0.1:${controllerProbes}`,
+        "--namespace=default",
+        "--log-level=debug",
+      ],
+      {},
+      compiled,
+    );
   const env = { CHIRON_RUN_DIR: runDirectory };
   const runMountd = () =>
     startDaemon(
@@ -116,9 +118,9 @@ export async function startSmallCluster(options: { readonly compiled?: boolean }
       const response = await fetch(`${url}/readyz`);
       if (!response.ok) throw new Error(await response.text());
     });
-  const daemons = { controller, mountd: runMountd(), node: runNode() };
+  const daemons = { controller: runController(), mountd: runMountd(), node: runNode() };
   await ready(daemons.node, probes);
-  await ready(controller, `http://127.0.0.1:${controllerProbes}`);
+  await ready(daemons.controller, `http://127.0.0.1:${controllerProbes}`);
   const ofController = csiClients(controllerSocket);
   const ofNode = csiClients(nodeSocket);
   return {
@@ -130,6 +132,10 @@ export async function startSmallCluster(options: { readonly compiled?: boolean }
     csi: { ...ofNode, controller: ofController.controller, [Symbol.dispose]: () => {} },
     probes,
     daemons,
+    async startController() {
+      daemons.controller = runController();
+      await ready(daemons.controller, `http://127.0.0.1:${controllerProbes}`);
+    },
     async startNode() {
       daemons.node = runNode();
       await ready(daemons.node, probes);
@@ -146,7 +152,7 @@ export async function startSmallCluster(options: { readonly compiled?: boolean }
     async [Symbol.asyncDispose]() {
       ofController[Symbol.dispose]();
       ofNode[Symbol.dispose]();
-      await Promise.all([daemons.node.stop(), daemons.mountd.stop(), controller.stop()]);
+      await Promise.all([daemons.node.stop(), daemons.mountd.stop(), daemons.controller.stop()]);
       client.close();
       await api[Symbol.asyncDispose]();
       await removeMounts(directory);

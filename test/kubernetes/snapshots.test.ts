@@ -37,12 +37,17 @@ describe("VolumeSnapshots and clones", { skip: missing }, () => {
   let cluster: SmallCluster;
   const children: ChildProcess[] = [];
   let log = "";
+  let ending = false;
+  /** Sidecars end when their driver's socket does, and are started again, as in a pod. */
   const start = (name: string, ...args: string[]) => {
     const child = spawn(findProgram(name) ?? name, args, { stdio: ["ignore", "ignore", "pipe"] });
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       log = (log + text).slice(-20_000);
     });
     children.push(child);
+    child.once("exit", () => {
+      if (!ending) setTimeout(() => start(name, ...args), 200);
+    });
   };
   const apply = async (...objects: object[]) => {
     const ran = await cluster.kubectl(
@@ -103,6 +108,7 @@ describe("VolumeSnapshots and clones", { skip: missing }, () => {
     );
   });
   after(async () => {
+    ending = true;
     for (const child of children) child.kill("SIGKILL");
     await cluster?.[Symbol.asyncDispose]();
   });
@@ -296,7 +302,49 @@ describe("VolumeSnapshots and clones", { skip: missing }, () => {
       const { status } = await cluster.client.get<VolumeObject>(replicatedVolumes, first);
       assert.ok(!status?.holder, `held by ${status?.holder}`);
       assert.ok(!readFileSync("/proc/self/mountinfo", "utf8").includes("csi.chiron.storage/aside"));
-    });
+    }, 60_000);
+  });
+
+  it("are made, restored and removed though the controller is killed at any step", async () => {
+    const killed = async () => {
+      await cluster.daemons.controller.stop("SIGKILL");
+      await cluster.startController();
+    };
+    for (const [index, afterMs] of [100, 700, 1_500].entries()) {
+      const name = `step-${index}`;
+      const taking = takeSnapshot(name, "first");
+      await delay(afterMs);
+      await killed();
+      await taking;
+      const dataSource = { apiGroup: "snapshot.storage.k8s.io", kind: "VolumeSnapshot", name };
+      await apply(claim(name, dataSource));
+      await delay(afterMs);
+      await killed();
+      const restored = await volumeOf(name);
+      assert.equal(
+        await sh(`cat ${cluster.directory}/a/${restored}/d/file ${cluster.directory}/b/${restored}/d/file`),
+        "two\ntwo\n",
+      );
+      await cluster.client.delete(persistentVolumeClaims, name, "default");
+      const ran = await cluster.kubectl(["delete", "volumesnapshot", name, "--wait=false"]);
+      assert.equal(ran.code, 0, ran.stderr);
+      await delay(afterMs);
+      await killed();
+      await gone(async () =>
+        (await cluster.client.list<VolumeObject>(replicatedVolumes)).items.filter(
+          ({ metadata }) => metadata.name === restored,
+        ),
+      );
+    }
+    // What the test before has made, and nothing else.
+    await eventually(
+      async () => {
+        const { items } = await cluster.client.list<SnapshotObject>(volumeSnapshots);
+        assert.equal(items.length, 1, items.map(({ metadata }) => metadata.name).join());
+      },
+      90_000,
+      500,
+    );
   });
 
   it("keep their volume: its claim may go, and can be restored from them", async () => {
