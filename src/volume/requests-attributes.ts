@@ -24,7 +24,7 @@ export class AttributeRequests {
   }
 
   *#getattr(node: TreeNode, out: AttrOut): Op<number> {
-    out.attrValidSeconds = this.#c.options.cacheSeconds;
+    out.attrValidSeconds = this.#c.attrSeconds;
     if (node.detached) {
       const attr = this.#c.removed.get(node);
       if (attr === undefined) return -ESTALE;
@@ -58,7 +58,7 @@ export class AttributeRequests {
 
   *#setattr(node: TreeNode, change: SetAttrIn, out: AttrOut): Op<number> {
     const { attributes, table } = this.#c.deps;
-    out.attrValidSeconds = this.#c.options.cacheSeconds;
+    out.attrValidSeconds = this.#c.attrSeconds;
     const now = change.atime === "now" || change.mtime === "now" ? fileSystemTime() : null;
     const time = (t: TimeIn | "now"): TimeSpec => (t === "now" ? (now as TimeSpec) : t);
     const set: { -readonly [K in keyof AttrChange]: AttrChange[K] } = {};

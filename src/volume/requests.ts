@@ -58,12 +58,20 @@ export class VolumeContext {
     this.options = options;
   }
 
+  /**
+   * How long the kernel may keep attributes. While a snapshot is made a number of links may be a moment old, for reading
+   * it and taking ours off are two steps: then not at all.
+   */
+  get attrSeconds(): number {
+    return this.deps.table.hiddenLinks === null ? this.options.cacheSeconds : 0;
+  }
+
   enter(directory: TreeNode, name: ByteString, out: EntryOut): TreeNode {
     const node = this.deps.table.enter(directory, name, out.attr);
     this.deps.table.show(node, out.attr);
     out.nodeId = node.id;
     out.entryValidSeconds = this.options.cacheSeconds;
-    out.attrValidSeconds = this.options.cacheSeconds;
+    out.attrValidSeconds = this.attrSeconds;
     return node;
   }
 
