@@ -212,7 +212,7 @@ export function nodeService(deps: NodeServiceDeps, options: NodeServiceOptions):
     watch.look();
   };
 
-  const unstage = async ({ volumeId, stagingTargetPath }: NodeUnstageVolumeRequest) => {
+  const unstage = async ({ volumeId, stagingTargetPath }: NodeUnstageVolumeRequest, isAside: boolean) => {
     required(volumeId, "volume_id");
     const path = required(stagingTargetPath, "staging_target_path");
     const directory = mountDirectory(path, options.runDirectory);
@@ -221,6 +221,13 @@ export function nodeService(deps: NodeServiceDeps, options: NodeServiceOptions):
       throw new CsiError("INTERNAL", `what is on ${path} (${mounted.type}) is not Chiron's; left alone`);
     await unmountInOrder(directory);
     await unmountAndRemove(path, isOurs);
+    // A mount of ours beside the one that pods use: the volume stays this node's.
+    const others =
+      isAside &&
+      watch.mounts().some(({ record: { state, config } }) => {
+        return state === "mounted" && config.volume.volume === volumeId && config.volume.mountpoint !== path;
+      });
+    if (others) return {};
     await watch.forget(volumeId);
     await releaseVolume(client, leases, volumeId, node);
     return {};
@@ -296,7 +303,10 @@ export function nodeService(deps: NodeServiceDeps, options: NodeServiceOptions):
         return {};
       }),
     ),
-    nodeUnstageVolume: exclusive((request: NodeUnstageVolumeRequest) => request.volumeId, translated(unstage)),
+    nodeUnstageVolume: exclusive(
+      (request: NodeUnstageVolumeRequest) => request.volumeId,
+      translated((request: NodeUnstageVolumeRequest) => unstage(request, false)),
+    ),
     nodePublishVolume: exclusive((request: NodePublishVolumeRequest) => request.volumeId, translated(publish)),
     nodeUnpublishVolume: exclusive(
       (request: NodeUnpublishVolumeRequest) => request.volumeId,
@@ -355,7 +365,7 @@ export function nodeService(deps: NodeServiceDeps, options: NodeServiceOptions):
     handlers,
     aside: {
       mount: (volumeId, stagingPath, context) => stage({ volumeId, stagingPath, capability: null }, context),
-      unmount: async (volumeId, stagingTargetPath) => void (await unstage({ volumeId, stagingTargetPath })),
+      unmount: async (volumeId, stagingTargetPath) => void (await unstage({ volumeId, stagingTargetPath }, true)),
     },
   };
 }

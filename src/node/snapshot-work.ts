@@ -70,18 +70,19 @@ export class SnapshotWork {
   start(): void {
     this.#snapshots.start();
     this.#queue.start();
-    this.#cleaning = setTimeout(() => void this.#unmountOld(), oldMountsMs);
+    this.#cleaning = setInterval(() => void this.#unmountOld(), oldMountsMs).unref();
   }
 
   async stop(): Promise<void> {
-    if (this.#cleaning) clearTimeout(this.#cleaning);
+    if (this.#cleaning) clearInterval(this.#cleaning);
     await this.#queue.stop();
     await this.#snapshots.stop();
   }
 
   /**
    * What an earlier process was at when it ended, and nobody has gone on with. Not at once: the mount daemon may still be
-   * at a mount that it was asked for, and whoever goes on with the work uses and unmounts it.
+   * at a mount that it was asked for, and whoever goes on with the work uses and unmounts it; and again and again, for
+   * such a mount may come late.
    */
   async #unmountOld(): Promise<void> {
     const { directory } = this.#options;
@@ -91,7 +92,8 @@ export class SnapshotWork {
         using _lock = operations.acquire(volume, "unmount");
         await aside.unmount(volume, join(directory, volume));
       } catch (error) {
-        logger.warn("an old mount is left", { volume, error });
+        if (!(error instanceof CsiError && error.status === "ABORTED"))
+          logger.warn("an old mount is left", { volume, error });
       }
     }
   }

@@ -302,7 +302,7 @@ describe("VolumeSnapshots and clones", { skip: missing }, () => {
       const { status } = await cluster.client.get<VolumeObject>(replicatedVolumes, first);
       assert.ok(!status?.holder, `held by ${status?.holder}`);
       assert.ok(!readFileSync("/proc/self/mountinfo", "utf8").includes("csi.chiron.storage/aside"));
-    }, 60_000);
+    }, 120_000);
   });
 
   it("are made, restored and removed though the controller is killed at any step", async () => {
