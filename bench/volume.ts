@@ -8,7 +8,7 @@
  * A peer's command has to mount {mnt} over {a} and {b} and may stay in the foreground.
  */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, openSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -32,6 +32,7 @@ const { values } = parseArgs({
 const root = join(import.meta.dirname, "..");
 const pinned = values.pin ? ["taskset", "-c", "0"] : [];
 const scratch = mkdtempSync(join(tmpdir(), "chiron-bench-"));
+const log = openSync(join(scratch, "log"), "a");
 const workload = join(scratch, "workload");
 execFileSync("cc", ["-O2", "-o", workload, join(import.meta.dirname, "workload.c")], { stdio: "inherit" });
 
@@ -58,12 +59,14 @@ function mountedBy(name: string, command: (a: string, b: string, mountpoint: str
       const mountpoint = join(base, "mnt");
       mkdirSync(mountpoint, { recursive: true });
       const [program = "", ...args] = [...pinned, ...command(a, b, mountpoint)];
-      const child = spawn(program, args, { stdio: "inherit" });
+      const child = spawn(program, args, { stdio: ["ignore", "ignore", log] });
       await mounted(mountpoint);
       return {
         directories: [mountpoint],
         async stop() {
           for (let i = 0; i < 100 && spawnSync("umount", [mountpoint]).status !== 0; i++) await sleep(100);
+          // What serves it may have something left to do in its directories.
+          for (let i = 0; i < 50 && child.exitCode === null && child.signalCode === null; i++) await sleep(100);
           child.kill();
         },
       };
