@@ -301,7 +301,8 @@ describe("VolumeSnapshots and clones", { skip: missing }, () => {
     await eventually(async () => {
       const { status } = await cluster.client.get<VolumeObject>(replicatedVolumes, first);
       assert.ok(!status?.holder, `held by ${status?.holder}`);
-      assert.ok(!readFileSync("/proc/self/mountinfo", "utf8").includes("csi.chiron.storage/aside"));
+      const own = join(cluster.directory, "kubelet/plugins/csi.chiron.storage/aside");
+      assert.ok(!readFileSync("/proc/self/mountinfo", "utf8").includes(own));
     }, 120_000);
   });
 
