@@ -310,7 +310,7 @@ describe("a volume that another node takes over", { skip }, () => {
     await eventually(() => servers[1].start());
     await eventually(
       async () => assert.deepEqual((await get("outage")).status?.membership?.members, ["mars", "venus"]),
-      90_000,
+      180_000,
     );
     writer.stop();
     await writer.ended;
@@ -333,7 +333,7 @@ describe("a volume that another node takes over", { skip }, () => {
     const now = write(n2, "half");
     await hasWritten(now, 20);
     servers[0].signal("SIGCONT");
-    await eventually(async () => assert.equal((await get("half")).status?.membership?.members.length, 2), 90_000);
+    await eventually(async () => assert.equal((await get("half")).status?.membership?.members.length, 2), 180_000);
     now.stop();
     await now.ended;
     checkTaken(old, now);
