@@ -47,7 +47,6 @@ export class Ganesha implements AsyncDisposable {
   }
 
   static async start(options: GaneshaOptions = {}): Promise<Ganesha> {
-    await startRpcbind();
     const server = new Ganesha(options, await freePort(), await freePort());
     await server.start();
     return server;
@@ -68,6 +67,7 @@ export class Ganesha implements AsyncDisposable {
 
   /** Starts the server (again) and waits until it takes connections. */
   async start(options: GaneshaOptions = this.#options, tries = 3): Promise<void> {
+    await startRpcbind(); // that of another test may have ended with it
     mkdirSync("/run/ganesha", { recursive: true });
     mkdirSync("/var/lib/nfs/ganesha", { recursive: true });
     const file = join(this.#private, "ganesha.conf");
