@@ -98,3 +98,19 @@ test("very many marks become marks of whole directories, and nothing is forgotte
   assert.ok(set.size <= 1000);
   for (let i = 0; i < 20_000; i += 13) assert.ok(set.isDirty([`d${i % 7}`, `e${i % 100}`, `f${i}`]));
 });
+
+test("what is marked in a directory may all move away, also below one that is uncertain: something is left to do, or nothing", () => {
+  for (const isUncertain of [false, true]) {
+    const set = new DirtySet();
+    set.data(["d", "sub", "x"], 0, 10);
+    if (isUncertain) set.tree(["d"]);
+    set.rename(["d", "sub"], "x", [], "y", false);
+    for (let steps = 0; !set.isEmpty; steps++) {
+      const node = set.next();
+      assert.ok(node !== null && steps < 10, `${steps} steps`);
+      // As a walk that comes to every name, and finds nothing.
+      if ((node.flags & 8) !== 0 && node.cursor === null) set.setCursor(node, "sub");
+      else set.clearAll(node);
+    }
+  }
+});

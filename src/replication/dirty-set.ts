@@ -168,9 +168,15 @@ export class DirtySet {
       if ((node.flags & ENTRY) !== 0) return node;
       if ((node.flags & (TREE | SCAN)) !== 0 && node.cursor === null) return node;
       // Of a walk, the name that it has come to; the others are not in reach yet, or can wait.
-      const child = node.cursor === null ? node.children?.values().next().value : node.children?.get(node.cursor);
-      if (child === undefined) return node.hasMarks ? node : null;
-      node = child;
+      const child: DirtyNode | undefined = node.isWalking
+        ? node.children?.get(node.cursor as ByteString)
+        : node.children?.values().next().value;
+      if (child !== undefined) node = child;
+      else if (node.hasMarks || node.parent === null) return node.hasMarks ? node : null;
+      else {
+        this.#prune(node); // what was marked below it has moved away
+        node = this.root;
+      }
     }
   }
 

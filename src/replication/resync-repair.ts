@@ -82,7 +82,10 @@ export class Repair {
 
   async step(): Promise<void> {
     const node = this.#c.set.next();
-    if (node === null) return;
+    if (node === null) {
+      if (this.#c.set.isEmpty) return;
+      throw new Error("Marks are left that nobody can come to");
+    }
     await this.#c.options.throttle.pace(0, this.#c.options.signal);
     const source = this.#c.deps.sources()[0];
     if (source === undefined)
