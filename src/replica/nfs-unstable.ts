@@ -30,6 +30,8 @@ class UncommittedFile {
   committing: Promise<number> | null = null;
   /** Lost writes are being written again: new ones wait. */
   rewriting: Promise<number> | null = null;
+  /** How often that was begun. */
+  rewrites = 0;
 
   constructor(handle: FileHandle, state: OpenState | null) {
     this.handle = handle;
@@ -185,32 +187,40 @@ export class NfsUnstable {
     return file.committing;
   }
 
-  /** Several of these may be at work on one file: a COMMIT covers what was kept, and by which instance, when it was sent. */
+  /**
+   * Several of these may be at work on one file. A COMMIT covers what was kept when it was sent, if nothing was being
+   * written again from then until its answer: the server may have had older bytes in their place for a moment.
+   */
   async #commitAndRewrite(file: UncommittedFile, urgent: boolean): Promise<number> {
-    for (let i = 0; i < commitTries; i++) {
+    for (let tries = 0; tries < commitTries; ) {
       while (file.rewriting !== null) await file.rewriting;
-      const covered = file.kept.map((write) => ({ write, verifier: write.verifier }));
-      if (covered.length === 0) return 0;
+      const { rewrites } = file;
+      const covered = new Set(file.kept);
+      if (covered.size === 0) return 0;
       const result: WriteResult = { stable: false, verifier: "" };
       const answer = await this.#protocol.commit(file.handle, result, urgent);
-      if (answer === -ESTALE) this.#forget(file, new Set(covered.map(({ write }) => write)));
+      if (answer === -ESTALE) this.#forget(file, covered);
       if (answer < 0) return answer;
-      if (covered.every(({ verifier }) => verifier === result.verifier)) {
-        const stable = covered.filter(({ write, verifier }) => write.verifier === verifier);
-        this.#forget(file, new Set(stable.map(({ write }) => write)));
+      if (file.rewrites !== rewrites) continue;
+      if ([...covered].every(({ verifier }) => verifier === result.verifier)) {
+        this.#forget(file, covered);
         return 0;
       }
       const rewritten = await this.#rewriteOnce(file);
       if (rewritten < 0) return rewritten;
+      tries++;
     }
     return -EIO;
   }
 
   /** New writes wait for it; whoever else needs it joins. */
   #rewriteOnce(file: UncommittedFile): Promise<number> {
-    file.rewriting ??= this.#rewrite(file).finally(() => {
-      file.rewriting = null;
-    });
+    if (file.rewriting === null) {
+      file.rewrites++;
+      file.rewriting = this.#rewrite(file).finally(() => {
+        file.rewriting = null;
+      });
+    }
     return file.rewriting;
   }
 
