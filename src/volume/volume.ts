@@ -302,10 +302,19 @@ export class Volume {
   async persist(): Promise<boolean> {
     this.#policy.stop();
     if (this.#isSuspect()) return false;
+    await this.#discardOrphans();
     if (await this.intents.checkpoint()) return true;
     const members = this.membership.inSync;
     for (const index of members) if ((await this.fanOut.replica(index).sync()) < 0) return false;
     return members === this.membership.inSync;
+  }
+
+  /** After an unmount nothing is open any more, though the kernel has not said so of files that were closed just before. */
+  async #discardOrphans(): Promise<void> {
+    const { orphans } = this.table;
+    for (const node of [...(orphans.directory.children?.values() ?? [])]) {
+      if (orphans.holds(node)) await start(this.names.discard(node));
+    }
   }
 
   /** Every change so far has ended, and its times are equal everywhere. */

@@ -1,6 +1,8 @@
 /** What applications hold on to outlives whatever serves the mount: handles, positions in directories, locks, removed files. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -76,4 +78,17 @@ test("and after a handover to another holder", async (context) => {
     await holding.check();
   }
   await end(box, holding);
+});
+
+test("a removed file that is still open leaves nothing on the replicas when the mount is given up", async (context) => {
+  const box = new Sandbox(context);
+  await box.mount();
+  const script = `import os, sys\nf = open("${box.mountpoint}/removed", "w")\nos.unlink("${box.mountpoint}/removed")\nprint("open", flush=True)\nsys.stdin.read()`;
+  const user = spawn("python3", ["-c", script]);
+  context.after(() => user.kill("SIGKILL"));
+  await once(user.stdout, "data");
+  const orphans = () => readdirSync(box.path("a/.chiron/orphans"));
+  assert.equal(orphans().length, 1);
+  assert.equal((await box.chiron("unmount", "--force", box.mountpoint)).code, 0);
+  assert.deepEqual(orphans(), []);
 });
