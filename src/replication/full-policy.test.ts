@@ -15,6 +15,7 @@ class Place {
   usedBytes = 0;
   statfsCalls = 0;
   walks = 0;
+  readonly told: ({ readonly replica: number | null } | null)[] = [];
   readonly guard: FullGuard;
 
   constructor(options: Partial<FullPolicyOptions>, ...availableBytes: number[]) {
@@ -31,6 +32,7 @@ class Place {
           this.walks++;
           return this.usedBytes;
         },
+        onFull: (full) => this.told.push(full),
         nowMs: () => this.nowMs,
       },
       { fullPolicy: "FailWrites", capacityBytes: null, ...options },
@@ -80,6 +82,7 @@ test("statfs that answers later is waited for by nobody", async () => {
       space: () => new Promise<Space>((resolve) => (answer = resolve)),
       inSync: () => inSync,
       measureUse: async () => 0,
+      onFull: () => {},
       nowMs: () => 0,
     },
     { fullPolicy: "FailWrites", capacityBytes: null },
@@ -127,6 +130,7 @@ test("what is shown as free can be written", () => {
             space: (i) => spaces[i] ?? null,
             inSync: () => spaces.map((_, i) => i),
             measureUse: async () => 0,
+            onFull: () => {},
             nowMs: () => 0,
           },
           { fullPolicy, capacityBytes: null },
@@ -136,4 +140,23 @@ test("what is shown as free can be written", () => {
       },
     ),
   );
+});
+
+test("that changes are refused is told once, and that there is room again when there is more than a little", () => {
+  const place = new Place({}, 50 * GiB, 2 * GiB);
+  place.available(1, MiB);
+  for (let i = 0; i < 3; i++) {
+    place.nowMs += 10_000;
+    place.guard.admit(64 * MiB);
+  }
+  assert.equal(place.guard.admit(4096), -ENOSPC);
+  place.available(1, GiB + MiB);
+  place.nowMs += 10_000;
+  assert.equal(place.guard.admit(4096), 0);
+  assert.deepEqual(place.told, [{ replica: 1 }]);
+  place.available(1, 2 * GiB);
+  place.nowMs += 10_000;
+  assert.equal(place.guard.admit(4096), 0);
+  place.guard.admit(4096);
+  assert.deepEqual(place.told, [{ replica: 1 }, null]);
 });

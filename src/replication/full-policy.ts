@@ -24,6 +24,9 @@ const MEASURE_AFTER_MS = 1_000;
 const REFUSED_RETRY_MS = 100;
 /** A walk over the tree may take this part of the time. */
 const WALK_PART = 20;
+/** What was full is so no more when this part of the reserve, or of the capacity, is free beside. */
+const ROOM_PART = 4;
+const ROOM_CAPACITY_PART = 100;
 
 export interface Space {
   readonly totalBytes: number;
@@ -37,6 +40,8 @@ export interface FullPolicyDeps {
   readonly inSync: () => readonly number[];
   /** Bytes that the tree occupies. */
   readonly measureUse: () => Promise<number>;
+  /** Changes begin to be refused because of this replica (null: of the volume's capacity), or there is room again. */
+  readonly onFull: (full: { readonly replica: number | null } | null) => void;
   /** A clock that never goes back. */
   readonly nowMs: () => number;
 }
@@ -68,7 +73,8 @@ export function roomLeft(
 export class FullGuard {
   readonly #deps: FullPolicyDeps;
   #options: FullPolicyOptions;
-  #spaces: readonly Space[] = [];
+  #spaces: readonly (Space & { readonly replica: number })[] = [];
+  #isFull = false;
   #measuredFor: readonly number[] | null = null;
   #measuredAtMs = Number.NEGATIVE_INFINITY;
   #writtenBytes = 0;
@@ -88,15 +94,38 @@ export class FullGuard {
   admit(bytes: number): number {
     this.#writtenBytes += bytes;
     if (this.#options.fullPolicy === "FailWrites") {
-      const refused = this.#lacksSpace(bytes);
+      const refused = this.#fullReplica(bytes) !== null;
       if (this.#isSpaceOld(refused)) this.#measureSpace();
       // Where statfs answers at once the refusal is looked at again.
-      if (refused && this.#lacksSpace(bytes)) return -ENOSPC;
+      const replica = refused ? this.#fullReplica(bytes) : null;
+      if (replica !== null) return this.#refuse(replica);
     }
-    if (this.#options.capacityBytes === null || bytes === 0) return 0;
-    this.#useWrittenBytes += bytes;
-    this.#walkIfDue();
-    return this.#useKnown && this.#usedBytes + bytes > this.#options.capacityBytes ? -ENOSPC : 0;
+    const { capacityBytes } = this.#options;
+    if (capacityBytes !== null && bytes > 0) {
+      this.#useWrittenBytes += bytes;
+      this.#walkIfDue();
+      if (this.#useKnown && this.#usedBytes + bytes > capacityBytes) return this.#refuse(null);
+    }
+    if (this.#isFull && this.#hasRoom()) {
+      this.#isFull = false;
+      this.#deps.onFull(null);
+    }
+    return 0;
+  }
+
+  #refuse(replica: number | null): number {
+    if (!this.#isFull) {
+      this.#isFull = true;
+      this.#deps.onFull({ replica });
+    }
+    return -ENOSPC;
+  }
+
+  #hasRoom(): boolean {
+    const { fullPolicy, capacityBytes } = this.#options;
+    const isFree = (space: Space): boolean => space.availableBytes > reserveOf(space) * (1 + 1 / ROOM_PART);
+    if (fullPolicy === "FailWrites" && !this.#spaces.every(isFree)) return false;
+    return capacityBytes === null || this.#usedBytes < capacityBytes * (1 - 1 / ROOM_CAPACITY_PART);
   }
 
   /** So much of the tree is gone. */
@@ -124,8 +153,8 @@ export class FullGuard {
     if (this.#options.capacityBytes !== null) this.#walk();
   }
 
-  #lacksSpace(bytes: number): boolean {
-    return this.#spaces.some((space) => space.availableBytes - bytes < reserveOf(space));
+  #fullReplica(bytes: number): number | null {
+    return this.#spaces.find((space) => space.availableBytes - bytes < reserveOf(space))?.replica ?? null;
   }
 
   #isSpaceOld(refused: boolean): boolean {
@@ -141,7 +170,7 @@ export class FullGuard {
     const inSync = this.#deps.inSync();
     const answers = inSync.map((replica) => this.#deps.space(replica));
     const known = (spaces: readonly (Space | null)[]): void => {
-      this.#spaces = spaces.filter((space) => space !== null);
+      this.#spaces = spaces.flatMap((space, i) => (space === null ? [] : [{ ...space, replica: inSync[i] as number }]));
       this.#measuredFor = inSync;
       this.#measuredAtMs = this.#deps.nowMs();
       this.#writtenBytes = 0;

@@ -230,6 +230,9 @@ export interface VolumeEvent {
     | "resync-failed"
     | "quorum-lost"
     | "quorum-restored"
+    /** Changes are refused for want of space on a replica, or within the volume's capacity. */
+    | "volume-full"
+    | "volume-has-room"
     | "volume-process-restarted"
     /** Five deaths in a minute: it is started again ever more slowly, and requests wait. */
     | "volume-process-failing"

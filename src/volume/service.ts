@@ -128,6 +128,7 @@ export class VolumeService {
         onMembership: (event) => service?.onMembership(event),
         onSuspect: () => service?.verification.suspect(),
         isSuspect: () => service?.verification.isSuspect ?? false,
+        onFull: (full) => service?.onFull(full),
       });
       service = new VolumeService(config, deps, volume, stateLog, page, locks, metrics);
       if (store !== null && config.arbiter?.observes === false) service.#keepLease(store, leasedMs);
@@ -476,6 +477,17 @@ export class VolumeService {
         this.#tell(event.kind, null, event.message);
         break;
     }
+  }
+
+  onFull(full: { readonly replica: number | null } | null): void {
+    if (full === null) {
+      this.#tell("volume-has-room", null, "There is room again: changes are accepted");
+      return;
+    }
+    const name = full.replica === null ? null : (this.#replicas[full.replica]?.name ?? "");
+    const what = name === null ? "The volume's capacity is used up" : `Replica "${name}" is full`;
+    const how = name === null ? "remove something, or expand the volume" : "make room there, or replace it";
+    this.#tell("volume-full", name, `${what}: changes answer ENOSPC, so that all replicas stay alike; ${how}`);
   }
 
   #endIfLost(): void {

@@ -7,7 +7,7 @@ import type { FileSystemStats } from "../replica/replica.ts";
 import { Attributes } from "../replication/attributes.ts";
 import { FanOut } from "../replication/fan-out.ts";
 import { Files } from "../replication/files.ts";
-import { FullGuard, type Space } from "../replication/full-policy.ts";
+import { FullGuard, type FullPolicyDeps, type Space } from "../replication/full-policy.ts";
 import { InodeNumbers } from "../replication/inode-numbers.ts";
 import { expelFailed, IntentLog } from "../replication/intent-log.ts";
 import { IntentPolicy } from "../replication/intent-policy.ts";
@@ -46,6 +46,7 @@ export interface VolumeDeps {
   /** A change may have left replicas different that all stay in sync. */
   readonly onSuspect: () => void;
   readonly isSuspect: () => boolean;
+  readonly onFull: FullPolicyDeps["onFull"];
 }
 
 export class Volume {
@@ -151,6 +152,7 @@ export class Volume {
         space: (index) => start(this.#space(index)),
         inSync: () => membership.inSync,
         measureUse: () => this.#measureUse(),
+        onFull: deps.onFull,
         nowMs: () => performance.now(),
       },
       { fullPolicy: config.fullPolicy, capacityBytes: config.capacityBytes },
