@@ -47,7 +47,7 @@ export interface UnstableBounds {
 }
 
 const defaultBounds: UnstableBounds = { softBytes: 32 << 20, hardBytes: 96 << 20 };
-const commitTries = 3;
+const commitTries = 10;
 
 export class NfsUnstable {
   readonly #protocol: NfsProtocol;
